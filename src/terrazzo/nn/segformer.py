@@ -1,0 +1,344 @@
+"""SegFormer: a hierarchical transformer encoder (MiT) and a head of linear layers.
+
+Xie et al. 2021, arXiv 2105.15203. Parameters are named as transformers writes them into safetensors, so
+`state_dict()` *is* the file; logits and gradients agree with transformers (tests/parity). What differs is the
+way there, never the function:
+
+- The encoder never leaves the channels-last layout. Tokens are (B, H, W, C); a convolution sees them through
+  `permute`, which copies nothing, and convolutions that receive channels-last memory return it.
+- The head is folded. Upsampling and 1x1 convolutions commute, so fuse(concat(up(L_i x_i))) = sum_i up((W_i
+  L_i) x_i): the 4D -> D product at stride 4, half of B0's arithmetic, is never computed. W_i L_i is
+  recomputed from the stored parameters on each call, so gradients and checkpoints are those of the published
+  form and nothing can be stale.
+- Dropout before the classifier drops whole channels, as the paper's code does (transformers: single
+  elements).
+
+This file holds architecture alone: no losses, no files. `weights.py` reads and writes.
+
+Shapes: B batch, K classes, C channels of a stage, D channels of the head, H W height and width, N tokens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from terrazzo.nn.outputs import Output
+
+NORM_EPS = 1e-5  # every layer norm in transformers' SegFormer; its config's layer_norm_eps (1e-6) is not used
+
+
+@dataclass(frozen=True)
+class Size:
+    """The numbers that make a SegFormer; four entries, one per stage, strides 4, 8, 16, 32."""
+
+    depths: tuple[int, ...]
+    """Blocks per stage."""
+    hidden_sizes: tuple[int, ...]
+    """Channels C per stage."""
+    decoder_hidden_size: int
+    """Channels D of the head."""
+    num_heads: tuple[int, ...] = (1, 2, 5, 8)
+    """Attention heads per stage."""
+    reductions: tuple[int, ...] = (8, 4, 2, 1)
+    """Keys and values are taken from a map this many times smaller per side."""
+    mlp_ratios: tuple[int, ...] = (4, 4, 4, 4)
+    """Hidden width of the Mix-FFN, in multiples of C."""
+    patch_sizes: tuple[int, ...] = (7, 3, 3, 3)
+    """Kernel of the convolution that opens a stage."""
+    strides: tuple[int, ...] = (4, 2, 2, 2)
+    """Stride of that convolution."""
+
+
+SIZES = {
+    "b0": Size((2, 2, 2, 2), (32, 64, 160, 256), 256),
+    "b1": Size((2, 2, 2, 2), (64, 128, 320, 512), 256),
+    "b2": Size((3, 4, 6, 3), (64, 128, 320, 512), 768),
+    "b3": Size((3, 4, 18, 3), (64, 128, 320, 512), 768),
+    "b4": Size((3, 8, 27, 3), (64, 128, 320, 512), 768),
+    "b5": Size((3, 6, 40, 3), (64, 128, 320, 512), 768),
+}
+
+
+class SegFormer(nn.Module):
+    """Image (B, C, H, W) float in [0, 1] -> logits (B, K, ceil(H / 4), ceil(W / 4))."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        size: Size,
+        num_classes: int,
+        *,
+        channels: int = 3,
+        mean: Sequence[float],
+        std: Sequence[float],
+        dropout: float = 0.1,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        assert len(mean) == len(std) == channels, f"{channels} channels need as many means and deviations"
+        self.size, self.num_classes, self.channels = size, num_classes, channels
+        self.dropout, self.drop_path = dropout, drop_path
+        self.gradient_checkpointing = (
+            False  # True: keep one map per block, compute the rest again in backward
+        )
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
+        self.segformer = MiT(size, channels, drop_path)
+        self.decode_head = Head(size, num_classes, dropout)
+        self.apply(initialise)
+
+    def forward(self, image_BCHW: Tensor) -> Output:
+        """Normalise, encode, classify. The logits have stride 4 and are not resized."""
+        image = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        stages = self.segformer.encoder(image, recompute=self.gradient_checkpointing and self.training)
+        return Output(self.decode_head(stages))
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The MiT encoder."""
+        return self.segformer
+
+    @property
+    def head(self) -> nn.Module:
+        """Everything after the encoder."""
+        return self.decode_head
+
+    def head_parameter_names(self) -> set[str]:
+        """Return the names of the parameters that no encoder checkpoint holds."""
+        return {name for name, _ in self.named_parameters() if name.startswith("decode_head.")}
+
+    def stage_parameter_names(self) -> list[list[str]]:
+        """Return the encoder's parameter names as layers, first the one nearest the image.
+
+        A layer is a block; the patch embedding of a stage belongs to its first block, the norm to its last.
+        """
+        layers: list[list[str]] = []
+        encoder = "segformer.encoder"
+        names = [name for name, _ in self.named_parameters()]
+        for stage, depth in enumerate(self.size.depths):
+            for block in range(depth):
+                prefixes = [f"{encoder}.block.{stage}.{block}."]
+                prefixes += [f"{encoder}.patch_embeddings.{stage}."] if block == 0 else []
+                prefixes += [f"{encoder}.layer_norm.{stage}."] if block == depth - 1 else []
+                layers.append([name for name in names if name.startswith(tuple(prefixes))])
+        return layers
+
+
+def initialise(module: nn.Module) -> None:
+    """Set random weights as the paper's code does: linears normal 0.02, convolutions normal by fan-out.
+
+    Biases are 0, norms the identity; the classifier is normal 0.01. (The paper's code cuts its normals at
+    +-2, a hundred deviations, which is no cut.)
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Conv2d):
+        fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
+        nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, Head):
+        nn.init.normal_(module.classifier.weight, std=0.01)
+
+
+class MiT(nn.Module):
+    """The backbone as a checkpoint names it: one level that holds the encoder."""
+
+    def __init__(self, size: Size, channels: int, drop_path: float) -> None:
+        super().__init__()
+        self.encoder = Encoder(size, channels, drop_path)
+
+
+class Encoder(nn.Module):
+    """MiT: four stages, each a strided convolution and blocks of attention and Mix-FFN."""
+
+    def __init__(self, size: Size, channels: int, drop_path: float) -> None:
+        super().__init__()
+        inputs = (channels, *size.hidden_sizes)
+        rates = torch.linspace(0, drop_path, sum(size.depths), device="cpu").tolist()
+        stages = range(len(size.depths))
+        self.patch_embeddings = nn.ModuleList(
+            PatchEmbedding(inputs[i], size.hidden_sizes[i], size.patch_sizes[i], size.strides[i])
+            for i in stages
+        )
+        self.block = nn.ModuleList(
+            nn.ModuleList(
+                Block(
+                    size.hidden_sizes[i],
+                    num_heads=size.num_heads[i],
+                    reduction=size.reductions[i],
+                    mlp_ratio=size.mlp_ratios[i],
+                    drop_path=rates[sum(size.depths[:i]) + j],
+                )
+                for j in range(size.depths[i])
+            )
+            for i in stages
+        )
+        self.layer_norm = nn.ModuleList(nn.LayerNorm(size.hidden_sizes[i], eps=NORM_EPS) for i in stages)
+
+    def forward(self, image_BCHW: Tensor, recompute: bool = False) -> list[Tensor]:
+        """Return the four stages' maps (B, H, W, C), strides 4 to 32, of a normalised image."""
+        maps = []
+        x_BCHW = image_BCHW
+        for embed, blocks, norm in zip(self.patch_embeddings, self.block, self.layer_norm, strict=True):
+            x_BHWC = embed(x_BCHW)
+            for block in blocks.children():
+                x_BHWC = checkpoint(block, x_BHWC, use_reentrant=False) if recompute else block(x_BHWC)
+            maps.append(norm(x_BHWC))
+            x_BCHW = maps[-1].permute(0, 3, 1, 2)
+        return maps
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches: a strided convolution and a layer norm."""
+
+    def __init__(self, inputs: int, outputs: int, patch_size: int, stride: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(inputs, outputs, patch_size, stride, padding=patch_size // 2)
+        self.layer_norm = nn.LayerNorm(outputs, eps=NORM_EPS)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        tokens: Tensor = self.layer_norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
+        return tokens
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + Mix-FFN(norm(x)); in training a sample skips a branch now and then."""
+
+    def __init__(self, dim: int, *, num_heads: int, reduction: int, mlp_ratio: int, drop_path: float) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.layer_norm_1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attention = Attention(dim, num_heads, reduction)
+        self.layer_norm_2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MixFFN(dim, dim * mlp_ratio)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        x_BHWC = self._add(x_BHWC, self.attention(self.layer_norm_1(x_BHWC)))
+        return self._add(x_BHWC, self.mlp(self.layer_norm_2(x_BHWC)))
+
+    def _add(self, x_BHWC: Tensor, branch_BHWC: Tensor) -> Tensor:
+        if not self.training or self.drop_path == 0.0:
+            return x_BHWC + branch_BHWC
+        keep = 1.0 - self.drop_path
+        kept_B111 = (torch.rand(x_BHWC.shape[0], 1, 1, 1, device=x_BHWC.device) < keep).to(
+            branch_BHWC.dtype
+        ) / keep
+        return torch.addcmul(x_BHWC, branch_BHWC, kept_B111)
+
+
+class Attention(nn.Module):
+    """Every token attends to a map that is `reduction` times smaller per side."""
+
+    def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
+        super().__init__()
+        self.num_heads, self.reduction = num_heads, reduction
+        self.self = nn.ModuleDict({name: nn.Linear(dim, dim) for name in ("query", "key", "value")})
+        if reduction > 1:
+            self.self["sr"] = nn.Conv2d(dim, dim, reduction, reduction)
+            self.self["layer_norm"] = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.output = nn.ModuleDict({"dense": nn.Linear(dim, dim)})
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        query_BNC = self.self["query"](x_BHWC).flatten(1, 2)
+        small_BNC = (self._reduce(x_BHWC) if self.reduction > 1 else x_BHWC).flatten(1, 2)
+        attended = F.scaled_dot_product_attention(
+            self._heads(query_BNC),
+            self._heads(self.self["key"](small_BNC)),
+            self._heads(self.self["value"](small_BNC)),
+        )
+        out: Tensor = self.output["dense"](attended.transpose(1, 2).reshape(x_BHWC.shape))
+        return out
+
+    def _reduce(self, x_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H // r, W // r, C); a map smaller than one window gets zeros around."""
+        height, width = x_BHWC.shape[1:3]
+        if height < self.reduction or width < self.reduction:
+            x_BHWC = F.pad(
+                x_BHWC, (0, 0, 0, max(self.reduction - width, 0), 0, max(self.reduction - height, 0))
+            )
+        small: Tensor = self.self["layer_norm"](
+            self.self["sr"](x_BHWC.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        )
+        return small
+
+    def _heads(self, x_BNC: Tensor) -> Tensor:
+        """(B, N, C) -> (B, heads, N, C / heads), a view."""
+        return x_BNC.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+
+class MixFFN(nn.Module):
+    """Linear, depthwise 3x3 (which tells tokens where they are: its zero padding), GELU, linear."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.dense1 = nn.Linear(dim, hidden)
+        self.dwconv = nn.ModuleDict({"dwconv": nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)})
+        self.dense2 = nn.Linear(hidden, dim)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        hidden_BCHW = self.dwconv["dwconv"](self.dense1(x_BHWC).permute(0, 3, 1, 2))
+        out: Tensor = self.dense2(F.gelu(hidden_BCHW.permute(0, 2, 3, 1)))
+        return out
+
+
+class Head(nn.Module):
+    """The all-MLP decoder, folded: see the top of this file."""
+
+    def __init__(self, size: Size, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        width = size.decoder_hidden_size
+        self.dropout = dropout
+        self.linear_c = nn.ModuleList(
+            nn.ModuleDict({"proj": nn.Linear(dim, width)}) for dim in size.hidden_sizes
+        )
+        self.linear_fuse = nn.Conv2d(width * len(size.hidden_sizes), width, 1, bias=False)
+        self.batch_norm = nn.BatchNorm2d(width)
+        self.classifier = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, maps_BHWC: list[Tensor]) -> Tensor:
+        weights, bias_D = self._folded()
+        height, width = maps_BHWC[0].shape[1:3]
+        fused_BDHW = F.linear(maps_BHWC[0], weights[0], bias_D).permute(0, 3, 1, 2)
+        for x_BHWC, weight_DC in zip(maps_BHWC[1:], weights[1:], strict=True):
+            x_BDHW = F.linear(x_BHWC, weight_DC).permute(0, 3, 1, 2)
+            fused_BDHW = fused_BDHW + F.interpolate(
+                x_BDHW, (height, width), mode="bilinear", align_corners=False
+            )
+        if self.training:
+            fused_BDHW = self.batch_norm(fused_BDHW)
+        hidden_BDHW = F.dropout2d(F.relu(fused_BDHW), self.dropout, self.training)
+        logits: Tensor = self.classifier(hidden_BDHW)
+        return logits
+
+    def _folded(self) -> tuple[list[Tensor], Tensor]:
+        """Return E_i = W_i L_i (D, C_i) per stage and b = sum_i W_i b_i (D,); in evaluation, batch norm
+        included.
+
+        In float32 whatever autocast says: they are weights, and small.
+        """
+        with torch.autocast(self.linear_fuse.weight.device.type, enabled=False):
+            blocks = self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[
+                ::-1
+            ]  # stored stage 4 first
+            projections = [layer.get_parameter("proj.weight") for layer in self.linear_c]
+            biases = [layer.get_parameter("proj.bias") for layer in self.linear_c]
+            weights = [block @ weight for block, weight in zip(blocks, projections, strict=True)]
+            bias_D = torch.stack([block @ bias for block, bias in zip(blocks, biases, strict=True)]).sum(0)
+            if not self.training:
+                norm = self.batch_norm
+                scale_D = norm.weight * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
+                weights = [scale_D[:, None] * weight for weight in weights]
+                bias_D = (bias_D - norm.get_buffer("running_mean")) * scale_D + norm.bias
+            return weights, bias_D
