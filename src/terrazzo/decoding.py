@@ -1,0 +1,373 @@
+"""Bytes of an image file to pixels exactly as they are stored: PNG, JPEG, TIFF, WebP, BMP, GIF, PPM.
+
+Only `images.py` calls this; it decides what pixels mean (an image, or class ids). Here nothing is scaled, dropped or
+repaired: 16 bits stay 16 bits (Pillow alone would cut RGB to 8), palettes stay indices, a truncated file is an error
+even where another library told Pillow to forgive it, and an EXIF or TIFF orientation is applied, as a browser does.
+Refused in words: animations, other formats, files whose pixels would not fit in memory.
+"""
+
+import io
+import os
+import struct
+import threading
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile
+
+from terrazzo.errors import ImageFormatError, UnreadableFileError
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # never EPS: Pillow starts Ghostscript for it
+MAX_PIXELS = 1 << 29  # 537 million, 23,170 x 23,170: 1.5 GiB as RGB; more is a bomb or wants windows
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """What a file holds, before anyone decides what it means."""
+
+    array: NDArray[Any]
+    """(H, W) or (H, W, C), the dtype as stored; orientation applied."""
+    palette: NDArray[np.uint8] | None = None
+    """(N, 3) RGB where `array` holds indices into it."""
+    has_alpha: bool = False
+    """True when the last channel is declared as transparency."""
+    bits: int = 0
+    """1, 2 or 4 where grey values are stored in less than a byte (0 … 2**bits - 1); otherwise 0."""
+    is_lossy: bool = False
+    """True for JPEG: neighbouring values run into each other."""
+
+
+def decode(data: bytes, *, where: str) -> Pixels:
+    """Return the pixels in the bytes of one image file; UnreadableFileError or ImageFormatError naming `where`."""
+    if _is_tiff(data):
+        return _decode_tiff(data, where)
+    if data.startswith(_PNG):
+        _check_png(data, where)
+    image = _open(io.BytesIO(data), where)
+    if data.startswith(_PNG) and data[24] == 16 and data[25] != 0:  # bit depth, colour type
+        return _orient(_deep_png(image, data[25], where), _orientation(image, data))
+    _check_ppm(data, where)
+    pixels = from_pil(image, where=where)
+    if data.startswith(_PNG) and data[25] == 0 and data[24] < 8:  # Pillow stretches 2 and 4 bits over 0 … 255
+        top = (1 << data[24]) - 1
+        stored = pixels.array.astype(np.uint8) if data[24] == 1 else pixels.array // np.uint8(255 // top)
+        pixels = Pixels(stored, bits=data[24])
+    return _orient(pixels, _orientation(image, data))
+
+
+def from_pil(image: Image.Image, *, where: str) -> Pixels:
+    """Return the pixels of a Pillow image, in whatever mode it is; its orientation is not looked at."""
+    _load(image, where)
+    mode = image.mode
+    if mode == "1":
+        return Pixels(np.asarray(image).astype(np.uint8), bits=1)
+    if mode == "P" or mode == "PA":
+        flat = image.convert("P") if mode == "PA" else image
+        palette = np.asarray(flat.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
+        return Pixels(np.array(image.getchannel(0) if mode == "PA" else image), palette=palette)
+    lossy = getattr(image, "format", None) in ("JPEG", "MPO")
+    if mode in ("L", "RGB"):
+        return Pixels(np.array(image), is_lossy=lossy)
+    if mode in ("LA", "RGBA"):
+        return Pixels(np.array(image), has_alpha=True)
+    if mode.startswith("I;16"):
+        return Pixels(np.array(image).astype(np.uint16))
+    if mode in ("I", "F"):
+        return Pixels(np.array(image))
+    return Pixels(np.array(image.convert("RGB")), is_lossy=lossy)  # CMYK, YCbCr, LAB, HSV, RGBX, La, RGBa
+
+
+def size_hw(data: bytes, *, where: str) -> tuple[int, int]:
+    """Return (height, width) from the header, orientation applied; nothing is decoded."""
+    if _is_tiff(data):
+        with _tiff(data, where) as tif:
+            series, turned = tif.series[0], _tiff_orientation(tif) >= 5
+            height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
+            return (width, height) if turned else (height, width)
+    image = _open(io.BytesIO(data), where)
+    width, height = image.size
+    return (width, height) if _orientation(image, data) >= 5 else (height, width)
+
+
+# -- Pillow --------------------------------------------------------------------------------------------------------
+
+
+def _open(stream: io.BytesIO, where: str) -> Image.Image:
+    """Read the header; the size limit is ours (a sentence), not Pillow's (a warning, then an error)."""
+    try:
+        with _LOCK:  # Pillow keeps the limit in a global
+            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                image = Image.open(stream, formats=FORMATS)
+            finally:
+                Image.MAX_IMAGE_PIXELS = limit
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise whatever they trip over
+        raise _unreadable(where, error) from error
+    _check_size(*image.size, where=where)
+    if getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "WEBP", "PNG"):
+        raise ImageFormatError(
+            f"{where} is an animation.",
+            found=f"{getattr(image, 'n_frames', 0)} frames",
+            expected="one image",
+            hint="Save its frames as files of their own.",
+        )
+    return image
+
+
+def _load(image: Image.Image, where: str) -> None:
+    try:
+        if not ImageFile.LOAD_TRUNCATED_IMAGES:
+            image.load()
+            return
+        with _LOCK:  # another library asked Pillow to invent missing rows; not for us
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            try:
+                image.load()
+            finally:
+                ImageFile.LOAD_TRUNCATED_IMAGES = True
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(where, error) from error
+
+
+def _deep_png(image: Image.Image, color_type: int, where: str) -> Pixels:
+    """Read 16-bit RGB, RGBA or grey + alpha PNG, which Pillow cuts to 8 bits.
+
+    Its decoder undoes the PNG filters for any raw mode of the right width, so two passes that keep "the high byte" and
+    "the low byte" of each value give both; grey + alpha has the width of RGBA and comes whole in one pass.
+    """
+    tile = image.tile[0]
+    if color_type == 4:
+        image._mode = "RGBA"
+        image.tile = [tile._replace(args="RGBA")]
+        _load(image, where)
+        parts = np.asarray(image).astype(np.uint16)
+        return Pixels(parts[..., 0::2] << 8 | parts[..., 1::2], has_alpha=True)
+    mode = "RGB" if color_type == 2 else "RGBA"
+    planes = []
+    stream = image.fp
+    for byte in ("B", "L"):
+        again = _open(stream, where) if byte == "L" else image
+        again.tile = [again.tile[0]._replace(args=f"{mode};16{byte}")]
+        if byte == "B":
+            stream = io.BytesIO(stream.getvalue())
+        _load(again, where)
+        planes.append(np.asarray(again).astype(np.uint16))
+    return Pixels(planes[0] << 8 | planes[1], has_alpha=mode == "RGBA")
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _check_png(data: bytes, where: str) -> None:
+    """Compare every chunk with its checksum; Pillow skips those of the pixels, so a flipped bit would pass."""
+    if len(data) < 33:
+        raise _unreadable(where, "the file ends within its header")
+    for kind, start, length in _png_chunks(data):
+        end = start + length
+        if end + 4 > len(data):
+            raise _unreadable(
+                where, f"the file ends within its {kind.decode('latin-1')} chunk: it is truncated"
+            )
+        if zlib.crc32(memoryview(data)[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise _unreadable(where, f"the checksum of its {kind.decode('latin-1')} chunk does not match")
+
+
+def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
+    """(kind, where its content starts, content's length) of each chunk."""
+    chunks, position = [], len(_PNG)
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        chunks.append((kind, position + 8, length))
+        if kind == b"IEND":
+            break
+        position += 12 + length
+    return chunks
+
+
+def _check_ppm(data: bytes, where: str) -> None:
+    """Refuse PPM and PGM whose highest value is not a full 8 or grey 16 bits; Pillow would stretch the values."""
+    if data[:2] not in (b"P2", b"P3", b"P5", b"P6"):
+        return
+    header = b" ".join(line.split(b"#")[0] for line in data[:512].split(b"\n")).split()
+    top = int(header[3]) if len(header) > 3 and header[3].isdigit() else 0
+    if top != 255 and not (top == 65535 and data[:2] in (b"P2", b"P5")):
+        raise ImageFormatError(
+            f"{where} is a PPM file with values 0-{top}.",
+            expected="0-255, or 0-65535 in a grey file",
+            hint="Reading it would stretch its values. Convert it to PNG or TIFF.",
+        )
+
+
+def _orientation(image: Image.Image, data: bytes) -> int:
+    """The EXIF orientation, 1 (upright) to 8; EXIF alone counts, as in browsers, and damaged EXIF counts as none."""
+    exif = image.info.get("exif")
+    if exif is None and data.startswith(_PNG):  # it may follow the pixels
+        exif = next((data[at : at + n] for kind, at, n in _png_chunks(data) if kind == b"eXIf"), None)
+    if not exif:
+        return 1
+    found = Image.Exif()
+    try:
+        found.load(exif)
+        value = found.get(0x0112, 1)
+    except Exception:  # whatever the parser trips over: a picture with damaged EXIF is shown as it is stored
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+# -- TIFF ----------------------------------------------------------------------------------------------------------
+
+
+def _is_tiff(data: bytes) -> bool:
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _decode_tiff(data: bytes, where: str) -> Pixels:
+    """Any TIFF: tifffile reads all widths and band counts, Pillow the compressions of 8-bit files tifffile lacks."""
+    with _tiff(data, where) as tif:
+        page, series = tif.pages.first, tif.series[0]
+        orientation = _tiff_orientation(tif)
+        if _suits_pillow(page, series):
+            return from_pil(_open(io.BytesIO(data), where), where=where)  # Pillow turns TIFF by itself
+        _check_tiff_segments(series, len(data), where)
+        try:
+            array, axes = series.asarray(maxworkers=1), series.axes
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _unreadable(where, error, hint=_TIFF_HINT) from error
+    array = np.moveaxis(array, (axes.index("Y"), axes.index("X")), (0, 1))
+    array = array.reshape(*array.shape[:2], -1)
+    if page.photometric == 0 and array.dtype.kind == "u":  # white is zero
+        array = np.array((1 << page.bitspersample) - 1, array.dtype) - array
+    alphas = sum(int(extra) in (1, 2) for extra in page.extrasamples)
+    if alphas > 1:
+        raise ImageFormatError(f"{where} declares {alphas} transparency bands.", expected="at most one")
+    array = array[..., 0] if array.shape[2] == 1 else array
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    bits = page.bitspersample if page.bitspersample in (1, 2, 4) and page.photometric in (0, 1) else 0
+    palette = None
+    if page.photometric == 3 and page.colormap is not None:
+        palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+    return _orient(Pixels(array, palette=palette, has_alpha=alphas == 1, bits=bits), orientation)
+
+
+_TIFF_HINT = (
+    "Its compression may need a codec that is not installed: pip install imagecodecs. Or save it as Deflate."
+)
+
+
+def _tiff(data: bytes, where: str) -> Any:
+    """Open a TIFF with tifffile, checked: one picture, of a size that fits; reduced copies inside it are skipped."""
+    import tifffile
+
+    try:
+        tif = tifffile.TiffFile(io.BytesIO(data))
+        series = tif.series[0]
+        axes, shape = series.axes, series.shape
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unreadable(where, error) from error
+    if (
+        "Y" not in axes
+        or "X" not in axes
+        or len([a for a in axes if a not in "YX"]) > 1
+        or len(tif.series) > 1
+    ):
+        raise ImageFormatError(
+            f"{where} is a TIFF of several pictures.",
+            found=f"{len(tif.series)} series, the first of shape {shape} ({axes})",
+            expected="one picture; its bands as samples, or as pages of one series",
+            hint="Save each picture as a file of its own.",
+        )
+    _check_size(shape[axes.index("X")], shape[axes.index("Y")], where=where)
+    return tif
+
+
+def _suits_pillow(page: Any, series: Any) -> bool:
+    """True where Pillow keeps every value: 8 bits, or one band of 16 bits or floats."""
+    bits, samples = page.bitspersample, page.samplesperpixel
+    if len(series.pages) > 1 or any(int(extra) == 0 for extra in page.extrasamples):
+        return False
+    if samples == 1 and page.photometric == 1:
+        return (
+            page.dtype is not None and page.dtype.str[1:] in ("u1", "u2", "i4", "f4") and bits in (8, 16, 32)
+        )
+    if page.photometric == 3:
+        return bits == 8 and samples == 1
+    return bits == 8 and page.photometric in (2, 5, 6) and samples in (3, 4)
+
+
+def _check_tiff_segments(series: Any, length: int, where: str) -> None:
+    """tifffile leaves missing strips and tiles blank; a truncated file must be an error."""
+    for page in series.pages:
+        page = page.aspage()
+        ends = (at + count for at, count in zip(page.dataoffsets, page.databytecounts, strict=False))
+        if max(ends, default=0) > length or not page.dataoffsets or 0 in page.databytecounts:
+            raise _unreadable(where, "the file ends before its pixels do: it is truncated")
+
+
+def _tiff_orientation(tif: Any) -> int:
+    tag = tif.pages.first.tags.get(274)
+    return tag.value if tag is not None and tag.value in range(1, 9) else 1
+
+
+# -- both ----------------------------------------------------------------------------------------------------------
+
+
+def _orient(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn upright: EXIF says where the stored first row and first column belong."""
+    if orientation == 1:
+        return pixels
+    array = pixels.array
+    array = {
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+        8: lambda a: np.rot90(a, 1),
+    }[orientation](array)
+    return Pixels(
+        np.ascontiguousarray(array),
+        pixels.palette,
+        pixels.has_alpha,
+        bits=pixels.bits,
+        is_lossy=pixels.is_lossy,
+    )
+
+
+def _check_size(width: int, height: int, *, where: str) -> None:
+    limit = int(os.environ.get("TERRAZZO_MAX_PIXELS", MAX_PIXELS))
+    if width * height <= limit:
+        return
+    raise ImageFormatError(
+        f"{where} claims {height:,} x {width:,} pixels (height x width).",
+        expected=f"at most {limit:,} pixels",
+        hint="A damaged or hostile header can claim any size. If it is real, cut it into tiles, or raise the limit:",
+        command=f"export TERRAZZO_MAX_PIXELS={width * height}",
+    )
+
+
+def _unreadable(where: str, error: BaseException | str, *, hint: str | None = None) -> UnreadableFileError:
+    found = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    if "cannot identify image file" in found:
+        found = "not an image of a format that terrazzo reads"
+    return UnreadableFileError(
+        f"{where} cannot be read: it is damaged, or not an image we know.",
+        found=found,
+        expected="a whole PNG, JPEG, TIFF, WebP, BMP, GIF or PPM file",
+        hint=hint
+        or "Restore it from where it came, or remove it together with its mask. To see every such file:",
+        command=None if hint else "terrazzo check DATA",
+    )
