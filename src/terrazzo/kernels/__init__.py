@@ -1,0 +1,6 @@
+"""The hot loops, each beside the plain reference its test compares it with.
+
+A kernel takes and returns numpy arrays (`resize_cross_entropy` alone takes torch tensors, for autograd), is compiled
+by numba as one serial loop that lets go of the interpreter lock (`compile.py`), and is made parallel by our own small
+thread pool (`threads.py`). Where numba is absent, the reference answers, and one warning says so.
+"""
