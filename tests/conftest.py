@@ -1,0 +1,92 @@
+"""What every test lives in: no network, few threads, caches of its own, and the reasons some tests are skipped.
+
+Environment variables are set when this file is imported, before torch, numba or the Hub's client read them; processes
+that tests start inherit them.
+"""
+
+import atexit
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pytest
+
+PROJECT = Path(__file__).parent.parent
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::", "", None)
+
+# one thread a process when pytest-xdist runs several, two when there is one
+THREADS = "1" if "PYTEST_XDIST_WORKER" in os.environ else "2"
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(variable, THREADS)
+
+# the user's caches are neither read nor filled; the Hub is offline unless a test's own server on this machine plays it
+_CACHES = tempfile.mkdtemp(prefix="terrazzo-tests-")
+atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)
+os.environ["HF_HOME"] = _CACHES
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("HF_TOKEN", None)
+if urlparse(os.environ.get("HF_ENDPOINT", "")).hostname not in ("localhost", "127.0.0.1", "::1"):
+    os.environ["HF_HUB_OFFLINE"] = "1"
+for variable in ("TERRAZZO_TRACEBACK", "TERRAZZO_MAX_PIXELS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
+    os.environ.pop(variable, None)
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test reached for another machine."""
+
+
+def _block_network(event: str, arguments: tuple[object, ...]) -> None:
+    if event in ("socket.connect", "socket.sendto"):
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None  # a path is a Unix socket
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    name = host.decode() if isinstance(host, bytes) else host
+    if name not in LOOPBACK and not str(name).startswith("127.") and name != socket.gethostname():
+        raise NetworkBlockedError(f"{event} to {name!r}: tests use no network")
+
+
+sys.addaudithook(_block_network)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the full counts too (marked long)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="the full count: scripts/test --long"))
+        if item.get_closest_marker("camvid") and camvid_folder() is None:
+            item.add_marker(pytest.mark.skip(reason="no CamVid at ../shared/camvid or $TERRAZZO_CAMVID"))
+        if item.get_closest_marker("gpu") and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def camvid_folder() -> Path | None:
+    """Return the raw CamVid folder, or None where there is none."""
+    folder = Path(os.environ.get("TERRAZZO_CAMVID", PROJECT.parent / "shared" / "camvid"))
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def camvid() -> Path:
+    """The raw CamVid folder; the test is skipped where there is none."""
+    folder = camvid_folder()
+    if folder is None:
+        pytest.skip("no CamVid at ../shared/camvid or $TERRAZZO_CAMVID")
+    return folder
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
