@@ -2,7 +2,6 @@
 
 import os
 import socket
-import sys
 
 import pytest
 
@@ -20,12 +19,14 @@ def test_other_machines_cannot_be_looked_up() -> None:
 
 
 def test_this_machine_can_be_reached() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            client.sendall(b"x")
-            there, _ = server.accept()
-            with there:
-                assert there.recv(1) == b"x"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        client.sendall(b"x")
+        there, _ = server.accept()
+        with there:
+            assert there.recv(1) == b"x"
 
 
 def test_the_hub_is_offline_and_caches_are_the_tests_own() -> None:
@@ -33,10 +34,3 @@ def test_the_hub_is_offline_and_caches_are_the_tests_own() -> None:
 
     assert constants.HF_HUB_OFFLINE or "HF_ENDPOINT" in os.environ
     assert "terrazzo-tests-" in constants.HF_HOME
-
-
-def test_threads_are_few() -> None:
-    if "torch" in sys.modules:
-        import torch
-
-        assert torch.get_num_threads() <= 2
