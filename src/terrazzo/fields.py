@@ -14,9 +14,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, Literal, TypeVar, get_args, get_origin
-
-Config = TypeVar("Config")
+from typing import Any, Literal, get_args, get_origin
 
 NUMBER_SEPARATOR = re.compile(r"\s*[,x×]\s*|\s+")  # 256x320, "256, 320", "256 320"
 WORDS_OF_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -79,18 +77,6 @@ def get(config: object, path: str) -> Any:
     for part in path.split("."):
         config = getattr(config, part)
     return config
-
-
-def replace_leaves(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return `config` with the leaves at these paths replaced; all of them at once."""
-    flat = {path: value for path, value in values.items() if "." not in path}
-    nested: dict[str, dict[str, Any]] = {}
-    for path, value in values.items():
-        if "." in path:
-            section, _, rest = path.partition(".")
-            nested.setdefault(section, {})[rest] = value
-    changed = {section: replace_leaves(getattr(config, section), inner) for section, inner in nested.items()}
-    return replace(config, **flat, **changed)  # type: ignore[type-var]
 
 
 def field_docs(config: type) -> dict[str, str]:

@@ -3,12 +3,11 @@
 The learning rate at step s is a pure function of s, so that a resumed training needs nothing but its step. The schedule
 moves once per optimiser step; it is never given to `accelerator.prepare`, which would move it once per process.
 What a network knows about itself it tells by two methods, both optional: `head_parameter_names()`, the parameters that
-start from random and learn faster, and `stage_parameter_names()`, the backbone's parameters from input to output.
+start from random and learn faster, and `stage_parameter_names()`, the backbone's parameters layer by layer.
 torch is imported where it is needed, so that a recipe can be read without it.
 """
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -48,14 +47,14 @@ class OptimConfig:
     warmup_factor: float = 1e-6
     """The share of the peak at step 0 of a warm-up."""
     layer_decay: float = 1.0
-    """Each stage of the backbone learns at this factor of the one above it; 1 is off."""
+    """Each layer of the backbone learns at this share of the rate of the one above it; 1 is off."""
 
 
 @runtime_checkable
 class HasHead(Protocol):
     """A network that knows which of its parameters are the head's."""
 
-    def head_parameter_names(self) -> AbstractSet[str]:
+    def head_parameter_names(self) -> Collection[str]:
         """Return names as `named_parameters()` gives them."""
         ...
 
@@ -64,8 +63,8 @@ class HasHead(Protocol):
 class HasStages(Protocol):
     """A network that knows the order of its backbone."""
 
-    def stage_parameter_names(self) -> Sequence[AbstractSet[str]]:
-        """Return one set of names per stage, the one nearest to the image first."""
+    def stage_parameter_names(self) -> Sequence[Collection[str]]:
+        """Return the backbone's names as layers, the one nearest to the image first."""
         ...
 
 
@@ -74,33 +73,29 @@ def parameter_groups(network: "nn.Module", config: OptimConfig) -> list[dict[str
 
     Returns groups as torch.optim takes them: "params", "lr", "weight_decay", and for people "name" ("head, no decay").
     Vectors, scalars, biases and the parameters of norms do not decay. The head learns at lr x head_lr_factor.
-    With L stages, stage i (0 nearest to the image) learns at lr x layer_decay ** (L - i); what is in no stage
-    learns at lr. Frozen parameters are left out. Raises RecipeError when nothing is left, or when layer_decay has
-    no stages to act on.
+    Of L layers, layer i (0 nearest to the image) learns at lr x layer_decay ** (L - i); what is in no layer learns
+    at lr (BEiT, Bao et al. 2022). Frozen parameters are left out. Raises RecipeError when nothing is left, or when
+    layer_decay has no layers to act on.
     """
     head = set(network.head_parameter_names()) if isinstance(network, HasHead) else set()
-    stages = (
-        [set(names) - head for names in network.stage_parameter_names()]
-        if isinstance(network, HasStages)
-        else []
-    )
-    stages = [names for names in stages if names]
-    if config.layer_decay != 1 and not stages:
+    named = network.stage_parameter_names() if isinstance(network, HasStages) else []
+    layers = [names for layer in named if (names := set(layer) - head)]
+    if config.layer_decay != 1 and not layers:
         raise RecipeError(
-            f"optim.layer_decay is {config.layer_decay}, and {type(network).__name__} names no stages.",
-            hint="Give it a method stage_parameter_names() that returns a set of parameter names per stage, or use",
+            f"optim.layer_decay is {config.layer_decay}, and {type(network).__name__} names no layers.",
+            hint="Give it a method stage_parameter_names() that returns the parameter names of each layer, or use",
             command="optim.layer_decay=1",
         )
     places = dict.fromkeys(head, ("head", config.head_lr_factor))
-    for position, names in enumerate(stages):
-        factor = config.layer_decay ** (len(stages) - position)
-        places |= dict.fromkeys(names, (f"stage {position}" if factor != 1 else "backbone", factor))
+    for position, names in enumerate(layers):
+        factor = config.layer_decay ** (len(layers) - position)
+        places |= dict.fromkeys(names, (f"layer {position}" if factor != 1 else "backbone", factor))
     undecayed = _without_decay(network)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
-        place, factor = places.get(name, ("backbone" if head or stages else "network", 1.0))
+        place, factor = places.get(name, ("backbone" if head or layers else "network", 1.0))
         label = f"{place}, no decay" if name in undecayed else place
         empty = {"name": label, "params": [], "lr": config.lr * factor}
         group = groups.setdefault(
@@ -119,7 +114,10 @@ def parameter_groups(network: "nn.Module", config: OptimConfig) -> list[dict[str
 def _without_decay(network: "nn.Module") -> set[str]:
     from torch import nn
 
-    norms = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+    norms = (
+        nn.LayerNorm,
+        nn.RMSNorm,
+    )  # whose weights may have several dimensions; the other norms' are vectors
     undecayed: set[str] = set()
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -1,8 +1,8 @@
 """SegFormer-B0, fine-tuned on one's own few hundred images from weights that know ImageNet.
 
-Paper: Xie et al. 2021, SegFormer (arXiv 2105.15203), which trains 160,000 steps of 16 on ADE20K and reaches 37.4 mIoU;
-for that say train.steps=160000. The 20,000 steps here are meant for some hundred images. The rest is the paper's: AdamW,
-lr 6e-5 with the head at ten times that, 1,500 steps of warm-up, then a straight fall to 0.
+Paper: Xie et al. 2021, SegFormer (arXiv 2105.15203): 160,000 steps of 16 on ADE20K, 37.4 mIoU; for that say
+train.steps=160000. The 20,000 steps here are meant for a few hundred images. The rest is the paper's: AdamW, lr 6e-5
+with the head at ten times that, 1,500 steps of warm-up, then a straight fall to 0.
 Command: terrazzo train segformer-b0 --data DATA
 Hardware, hours: not measured. Meant for one GPU with 8 GB; on less, train.micro_batch=4.
 Expected mIoU: not measured.
