@@ -1,0 +1,317 @@
+"""The samples of every training step, in an order and with augmentation that depend on nothing but seed and step.
+
+The order of epoch e is a permutation drawn from (seed, e); epochs follow each other without end, and step s takes the
+positions [s * batch_size, (s + 1) * batch_size) of that line, across epochs where they meet. What is drawn for a sample
+comes from (seed, epoch, sample). So the same training sees the same pixels with any number of threads, processes and
+micro-batches, and a run goes on exactly where it was from its step alone: the loader has no state to save.
+
+A crew of threads prepares the steps ahead (`crew.py` says why threads); decoded samples are kept (`cache.py`).
+"""
+
+# B C H W batch channels height width
+
+import functools
+import math
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from terrazzo.data.cache import SampleCache, Samples, cache_budget
+from terrazzo.data.crew import Crew, Task
+from terrazzo.data.transforms import TrainTransform
+from terrazzo.errors import DataError, DatasetFormatError, RecipeError
+from terrazzo.sample import Sample
+
+MOST_THREADS = 16  # beyond, threads wait for each other's turn in the interpreter
+
+
+class Loader:
+    """Prepares this process's share of each step: the rank-th of `world` equal, contiguous parts of the batch."""
+
+    def __init__(
+        self,
+        split: Samples,
+        *,
+        transform: TrainTransform,
+        batch_size: int,
+        micro_batch: int = 0,
+        seed: int = 0,
+        workers: int = -1,
+        cache: Literal["auto", "memory", "none"] = "auto",
+        rank: int = 0,
+        world: int = 1,
+        pixel_weight: Callable[[Tensor], float],
+        on_unreadable: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        """batch_size: samples per step over all processes. micro_batch: samples per tensor, 0 = this process's share.
+
+        workers: threads; 0 = prepare in the caller, -1 = half of the cores this process may use, 1 to 16. cache: what
+        to keep decoded, see `cache_budget`. pixel_weight: mask (H, W) int64 -> what it adds to `weight`.
+        on_unreadable: "stop" raises the DataError of a sample at the step that needs it; "skip" trains that step with
+        a blank in its place, of the mean colour and ignored everywhere, and counts it in `skipped`.
+
+        Memory: the pixels of about two steps (of one more where threads outnumber samples) and the cache.
+        Raises RecipeError when batch_size is not a multiple of world * micro_batch, DatasetFormatError for no samples.
+        """
+        if not len(split):
+            raise DatasetFormatError(
+                "The training split is empty.", hint="What is there:", command="terrazzo check DATA"
+            )
+        _check_batch(batch_size, micro_batch, world)
+        assert 0 <= rank < world
+        self.batch_size, self.seed = batch_size, seed
+        self.share = batch_size // world
+        self.micro_batch = micro_batch or self.share
+        threads = default_threads() if workers < 0 else workers
+        self._split, self._transform, self._rank = split, transform, rank
+        self._names = list(split.names)
+        self._samples = SampleCache(split, cache_budget(cache, sharers=_processes_here(world)))
+        self._pixel_weight, self._on_unreadable = pixel_weight, on_unreadable
+        self._crew = Crew(threads)
+        self._ahead = max(1, math.ceil(2 * threads / self.share)) if threads else 0
+        self._steps: dict[int, _Step] = {}
+        self._skipped: dict[int, str] = {}  # position -> name
+
+    @property
+    def num_micro_batches(self) -> int:
+        """How many pairs `micro_batches` yields."""
+        return self.share // self.micro_batch
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Name of every sample that could not be read so far -> in how many of its turns it was blank."""
+        return Counter(self._skipped.values())
+
+    def micro_batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's part of a step: image (B, C, H, W) float32 in [0, 1] and mask (B, H, W) int64.
+
+        The tensors are views of memory that belongs to the step: what is written to them stays when asked again.
+        Following steps are prepared meanwhile. Without augmentation, images that differ in size are padded to the
+        largest of the whole step, with the mean colour and ignore, at the bottom and right.
+        """
+        ready = self._ready(step)
+        for start in range(0, self.share, self.micro_batch):
+            part = slice(start, start + self.micro_batch)
+            yield torch.from_numpy(ready.images[part]), torch.from_numpy(ready.masks[part])
+
+    def weight(self, step: int) -> Tensor:
+        """Return the float64 sum of `pixel_weight` over this process's samples of a step."""
+        ready = self._ready(step)
+        if ready.weight is None:
+            ready.weight = math.fsum(
+                float(self._pixel_weight(mask)) for mask in torch.from_numpy(ready.masks)
+            )
+        return torch.tensor(ready.weight, dtype=torch.float64)
+
+    def waited(self, step: int) -> float:
+        """Return the seconds the caller waited for this step's samples; 0 for a step that is not at hand any more."""
+        return self._steps[step].waited if step in self._steps else 0.0
+
+    def sample_indices(self, step: int) -> list[int]:
+        """Return the indices in the split of this process's samples of a step, in order."""
+        return [self._at(position)[1] for position in self._positions(step)]
+
+    def names(self, step: int) -> list[str]:
+        """Return the names of this process's samples of a step, in order."""
+        return [self._names[index] for index in self.sample_indices(step)]
+
+    def epoch_of(self, step: int) -> int:
+        """Return the epoch in which a step begins, from 0."""
+        return step * self.batch_size // len(self._split)
+
+    def key(self, step: int, number: int) -> int:
+        """Return a seed for the draws the network makes in micro-batch `number` of a step, such as dropout's.
+
+        It depends on the seed and on which sample the micro-batch begins with, 64 bits of them mixed.
+        """
+        position = self._positions(step)[number * self.micro_batch]
+        return int(np.random.SeedSequence([self.seed, position]).generate_state(1, np.uint64)[0])
+
+    def close(self) -> None:
+        """End the threads; the loader is of no further use."""
+        self._crew.close()
+        self._steps.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _positions(self, step: int) -> range:
+        """This process's positions in the endless line of samples."""
+        first = step * self.batch_size + self._rank * self.share
+        return range(first, first + self.share)
+
+    def _at(self, position: int) -> tuple[int, int]:
+        """The (epoch, index in the split) at a position."""
+        epoch, place = divmod(position, len(self._split))
+        return epoch, int(_order(self.seed, epoch, len(self._split))[place])
+
+    def _ready(self, step: int) -> "_Step":
+        """Return a step whose samples are all there, with the steps after it on their way."""
+        wanted = range(step, step + 1 + self._ahead)
+        for number in [number for number in self._steps if number not in wanted]:
+            self._steps.pop(number).cancel()
+        for number in wanted:
+            if number not in self._steps:
+                self._steps[number] = self._begin(number)
+        ready = self._steps[step]
+        while ready.tasks:
+            self._finish(ready, step)
+        return ready
+
+    def _begin(self, step: int) -> "_Step":
+        size_hw = self._size_hw(step)
+        images = np.empty((self.share, self._transform.channels, *size_hw), np.float32)
+        masks = np.empty((self.share, *size_hw), np.int64)
+        begun = _Step(images, masks)
+        started = time.perf_counter()
+        for slot, position in enumerate(self._positions(step)):
+            epoch, index = self._at(position)
+            work = functools.partial(
+                _prepare, self._samples, self._transform, (self.seed, epoch, index), images[slot], masks[slot]
+            )
+            begun.tasks.append((slot, position, self._crew.submit(f"sample {self._names[index]}", work)))
+        begun.waited = time.perf_counter() - started if not self._ahead else 0.0
+        return begun
+
+    def _finish(self, step: "_Step", number: int) -> None:
+        """Wait for the first sample of a step that is not there yet."""
+        slot, position, task = step.tasks[0]
+        began = time.perf_counter()
+        try:
+            task.result()
+        except DataError:
+            if self._on_unreadable == "stop":
+                raise
+            self._skip(step, slot, position)
+        except Exception as error:
+            error.add_note(f"while preparing {task.what} for step {number}")
+            raise
+        finally:
+            step.waited += time.perf_counter() - began
+        step.tasks.popleft()
+
+    def _skip(self, step: "_Step", slot: int, position: int) -> None:
+        self._skipped[position] = self._names[self._at(position)[1]]
+        if len(self.skipped) == len(self._split):
+            raise DatasetFormatError(
+                "Not one image of the training split can be read.",
+                found=f"{len(self._split)} unreadable, such as {self._skipped[position]}",
+                command="terrazzo check DATA",
+            )
+        self._transform.write_blank(step.images[slot], step.masks[slot])
+
+    def _size_hw(self, step: int) -> tuple[int, int]:
+        """The size of a step's images: the crop, or the largest of all processes' samples where none is cut."""
+        if self._transform.config.augment:
+            return self._transform.config.crop_hw
+        first = step * self.batch_size
+        sizes = {
+            self._largest_hw(self._at(position)[1]) for position in range(first, first + self.batch_size)
+        }
+        return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+    def _largest_hw(self, index: int) -> tuple[int, int]:
+        try:
+            return self._transform.output_hw(self._split.size_hw(index))
+        except DataError:  # told when the sample is read
+            return 1, 1
+
+
+def prefetch(split: Samples, indices: Iterable[int], *, threads: int = 1, depth: int = 2) -> Iterator[Sample]:
+    """Yield split[i] for i in `indices`, in order, reading up to `depth` samples ahead in `threads` threads.
+
+    An error of reading a sample is raised where the sample would have come. threads=0 reads in the caller. Closing the
+    iterator ends the threads.
+    """
+    names = list(split.names)
+    with Crew(threads) as crew:
+        waiting: deque[Task[Sample]] = deque()
+        for index in indices:
+            waiting.append(crew.submit(f"sample {names[index]}", functools.partial(split.__getitem__, index)))
+            if len(waiting) > (max(depth, threads) if threads else 0):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def default_threads() -> int:
+    """Return how many threads prepare samples where nobody says: half of this process's cores, 1 to 16.
+
+    Half, because a training on the CPU uses all of them itself; processes of one machine share them.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_THREADS, cores // 2 // _processes_here(1)))
+
+
+@dataclass
+class _Step:
+    """The samples of one step, in the making or made."""
+
+    images: NDArray[np.float32]
+    """(B, C, H, W), of this process's share."""
+    masks: NDArray[np.int64]
+    """(B, H, W)"""
+    tasks: deque[tuple[int, int, Task[None]]] = field(default_factory=deque)
+    """(slot in the arrays, position in the line of samples, task), those not yet waited for."""
+    waited: float = 0.0
+    """Seconds the caller waited."""
+    weight: float | None = None
+    """What `Loader.weight` found."""
+
+    def cancel(self) -> None:
+        for _, _, task in self.tasks:
+            task.cancel()
+
+
+@functools.lru_cache(maxsize=8)
+def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def _prepare(
+    samples: SampleCache,
+    transform: TrainTransform,
+    key: tuple[int, int, int],
+    image_CHW: NDArray[np.float32],
+    mask_HW: NDArray[np.int64],
+) -> None:
+    transform.write(samples[key[2]], np.random.default_rng(key), image_CHW, mask_HW)
+
+
+def _processes_here(world: int) -> int:
+    """How many of the training's processes share this machine: what the launcher says, else all of them."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
+
+
+def _check_batch(batch_size: int, micro_batch: int, world: int) -> None:
+    unit = world * max(1, micro_batch)
+    if batch_size > 0 and batch_size % unit == 0:
+        return
+    below, above = batch_size // unit * unit, -(-batch_size // unit) * unit or unit
+    near = " or ".join(str(size) for size in sorted({below, above} - {0}))
+    share = batch_size // world if batch_size % world == 0 else 0
+    divisors = [size for size in range(1, share + 1) if share % size == 0]
+    other = f", or train.micro_batch={min(divisors, key=lambda d: abs(d - micro_batch))}" if divisors else ""
+    portions = f"{world} process{'' if world == 1 else 'es'}" + (
+        f" x {micro_batch} per pass" if micro_batch else ""
+    )
+    raise RecipeError(
+        f"A batch of {batch_size} cannot be cut into equal parts.",
+        found=f"train.batch_size={batch_size} for {portions}",
+        expected=f"train.batch_size={near}{other}",
+        hint="Every process and pass takes the same number of images, so that a result does not depend on the cut.",
+    )

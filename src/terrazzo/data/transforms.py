@@ -1,0 +1,283 @@
+"""What happens to a sample between the data set and the network: resize, crop, flip, colours; training's view of it.
+
+Crop first: scale and crop are drawn together, only the source rectangle is read, and it is resized to the crop in one
+go. The result is what resizing the whole image and cropping it afterwards would give, at the cost of the crop. Every
+draw comes from the generator that is passed in; the same generator gives the same crop on any machine. Ids are never
+changed here, and the network normalises: images leave as float32 in [0, 1].
+"""
+
+# C channels, H W height width
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terrazzo.errors import DatasetFormatError
+from terrazzo.sample import Sample
+
+Size = tuple[int, int]  # (height, width)
+
+REDRAWS = 10  # of a crop that one class fills, as MMSegmentation's RandomCrop
+GRID = 48  # points per side at which a crop is looked at before it is taken: 2,304 of its pixels
+LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
+YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  # NTSC; greys have I = Q = 0
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How samples are read, resized and changed for training; `resize` holds in evaluation and prediction as well."""
+
+    resize: Literal["original", "short", "fit", "exact"] = "original"
+    """Size at which the network sees an image: as it is; shorter side = the smaller of resize_hw; as large as fits
+    inside resize_hw at its own ratio; or exactly resize_hw. The same in training, evaluation and prediction."""
+    resize_hw: tuple[int, int] = (512, 512)
+    """Height and width that `resize` aims at."""
+    crop_hw: tuple[int, int] = (512, 512)
+    """Height and width of a training crop."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor, evenly drawn, by which an image is scaled (after `resize`) before it is cropped."""
+    max_one_class: float = 0.75
+    """Draw a crop again, up to 10 times, while one class covers more of its labelled pixels than this; 1 = off."""
+    flip: float = 0.5
+    """Probability of mirroring left and right."""
+    brightness: float = 0.125
+    """Largest shift of brightness, as a share of the range from black to white."""
+    contrast: float = 0.5
+    """Contrast factors are drawn from 1 ± this."""
+    saturation: float = 0.5
+    """Saturation factors are drawn from 1 ± this; RGB only."""
+    hue: float = 0.05
+    """Largest rotation of the hue, in turns; RGB only."""
+    color_probability: float = 0.5
+    """Probability of each of the four colour changes."""
+    augment: bool = True
+    """False: no scaling, cropping, flipping or colour changes in training, only `resize`."""
+    workers: int = -1
+    """Threads that prepare samples; 0 = none beside the trainer, -1 = as many as the machine has to spare."""
+    cache: Literal["auto", "memory", "none"] = "auto"
+    """Keep decoded samples in memory: while they take at most a quarter of what is free and 2 GiB; always; never."""
+    on_unreadable: Literal["stop", "skip"] = "stop"
+    """What to do when a sample cannot be read: stop with its name, or train without its pixels and say how many."""
+    keep_void: bool = False
+    """Keep classes called "unlabeled", "void" and the like instead of ignoring them."""
+    merge: tuple[str, ...] = ()
+    """Classes to train as one, such as "car+truck=vehicle"."""
+
+
+def resized_hw(size_hw: tuple[int, ...], config: DataConfig) -> Size:
+    """Return the (height, width) at which the network sees an image of `size_hw`; at least 1 x 1."""
+    height, width = size_hw
+    if config.resize == "original":
+        return height, width
+    if config.resize == "exact":
+        return config.resize_hw
+    if config.resize == "short":
+        factor = min(config.resize_hw) / min(height, width)
+    else:
+        factor = min(config.resize_hw[0] / height, config.resize_hw[1] / width)
+    return _scaled((height, width), factor)
+
+
+def resize_image(image: NDArray[Any], size_hw: Size) -> NDArray[Any]:
+    """Return `image` (H, W, C) at `size_hw`, same dtype: bilinear, antialiased where it shrinks.
+
+    uint8 results are those of Pillow's BILINEAR to the last bit. uint16 and float32, which Pillow resizes one channel
+    at a time and in double precision, are computed in float32. The image itself is returned where its size is right.
+    """
+    from terrazzo.kernels.crop_resize import crop_resize
+
+    height, width = image.shape[:2]
+    if (height, width) == tuple(size_hw):
+        return image
+    return crop_resize(image, (0, 0, height, width), size_hw)
+
+
+def unit_range(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Return `image` as float32, white being 1: uint8 / 255, uint16 / 65535, float32 as it is."""
+    if image.dtype == np.float32:
+        return image
+    return image.astype(np.float32) / np.float32(_white(image.dtype))
+
+
+class TrainTransform:
+    """Turns a sample into what a training step sees; picklable, without state."""
+
+    def __init__(self, config: DataConfig, *, ignore: int, mean: Sequence[float]) -> None:
+        """ignore: the mask value of padding. mean: the data set's mean colour in [0, 1], one number per channel.
+
+        Padding takes the mean colour, which the network's normalisation turns into zeros.
+        """
+        self.config = config
+        self.ignore = ignore
+        self.mean = np.asarray(mean, dtype=np.float32)
+
+    @property
+    def channels(self) -> int:
+        """C of the images."""
+        return len(self.mean)
+
+    @property
+    def mask_dtype(self) -> np.dtype[Any]:
+        """uint8 or uint16, whichever holds the ignore value."""
+        return np.min_scalar_type(self.ignore)
+
+    def output_hw(self, size_hw: Size) -> Size:
+        """Return the (height, width) of what a sample of `size_hw` becomes."""
+        return self.config.crop_hw if self.config.augment else resized_hw(size_hw, self.config)
+
+    def __call__(
+        self, sample: Sample, rng: np.random.Generator
+    ) -> tuple[NDArray[np.float32], NDArray[np.integer[Any]]]:
+        """Return the image (C, h, w) float32 in [0, 1] and the mask (h, w); (h, w) is `output_hw`."""
+        size_hw = self.output_hw(sample.size_hw)
+        image = np.empty((self.channels, *size_hw), np.float32)
+        mask = np.empty(size_hw, self.mask_dtype)
+        self.write(sample, rng, image, mask)
+        return image, mask
+
+    def write(
+        self,
+        sample: Sample,
+        rng: np.random.Generator,
+        image_CHW: NDArray[np.float32],
+        mask_HW: NDArray[np.integer[Any]],
+    ) -> None:
+        """Write what the sample becomes to the top left of these arrays, and padding to the rest of them.
+
+        With augmentation they are as large as the crop; without, at least as large as `output_hw`. Raises
+        DatasetFormatError for a sample without a mask.
+        """
+        if sample.mask is None:
+            raise DatasetFormatError(
+                f"The sample {sample.name} has no mask; training needs one for every image.",
+                hint="Train on a split whose images all have masks. To see what is missing:",
+                command="terrazzo check DATA",
+            )
+        assert sample.image.shape[2] == self.channels, "the data set checks its channels on reading"
+        draw = self._write_augmented if self.config.augment else self._write_resized
+        height, width = draw(sample.image, sample.mask, rng, image_CHW, mask_HW)
+        self._pad(image_CHW[:, height:], mask_HW[height:])
+        self._pad(image_CHW[:, :height, width:], mask_HW[:height, width:])
+
+    def write_blank(self, image_CHW: NDArray[np.float32], mask_HW: NDArray[np.integer[Any]]) -> None:
+        """Write a sample that teaches nothing: the mean colour, and a mask that is ignored."""
+        self._pad(image_CHW, mask_HW)
+
+    def _pad(self, image_CHW: NDArray[np.float32], mask_HW: NDArray[np.integer[Any]]) -> None:
+        image_CHW[...] = self.mean[:, None, None]
+        mask_HW[...] = self.ignore
+
+    def _write_resized(
+        self,
+        image: NDArray[Any],
+        mask: NDArray[Any],
+        rng: np.random.Generator,
+        image_CHW: NDArray[np.float32],
+        mask_HW: NDArray[np.integer[Any]],
+    ) -> Size:
+        from terrazzo.kernels.crop_resize import crop_resize_mask
+
+        size_hw = height, width = resized_hw(mask.shape, self.config)
+        image_CHW[:, :height, :width] = unit_range(resize_image(image, size_hw)).transpose(2, 0, 1)
+        whole = (0.0, 0.0, float(mask.shape[0]), float(mask.shape[1]))
+        mask_HW[:height, :width] = mask if mask.shape == size_hw else crop_resize_mask(mask, whole, size_hw)
+        return size_hw
+
+    def _write_augmented(
+        self,
+        image: NDArray[Any],
+        mask: NDArray[Any],
+        rng: np.random.Generator,
+        image_CHW: NDArray[np.float32],
+        mask_HW: NDArray[np.integer[Any]],
+    ) -> Size:
+        from terrazzo.kernels.colour import recolour
+        from terrazzo.kernels.crop_resize import crop_resize, crop_resize_mask
+
+        crop_hw = self.config.crop_hw
+        scaled_hw = _scaled(resized_hw(mask.shape, self.config), rng.uniform(*self.config.scale))
+        flip = bool(rng.random() < self.config.flip)
+        matrix = colour_matrix(self.config, image.shape[2], rng)
+        inside_hw = height, width = min(scaled_hw[0], crop_hw[0]), min(scaled_hw[1], crop_hw[1])
+        source = self._draw_rectangle(mask, scaled_hw, inside_hw, rng)
+
+        crop = crop_resize(image, source, inside_hw, flip=flip)
+        low, high = _limits(crop)
+        recolour(crop, matrix, white=_white(crop.dtype), low=low, high=high, out_CHW=image_CHW)
+        mask_HW[:height, :width] = crop_resize_mask(mask, source, inside_hw, flip=flip)
+        return inside_hw
+
+    def _draw_rectangle(
+        self, mask: NDArray[Any], scaled_hw: Size, inside_hw: Size, rng: np.random.Generator
+    ) -> tuple[float, float, float, float]:
+        """Draw a crop of `inside_hw` from the image scaled to `scaled_hw`; returned in pixels of the image itself."""
+        y_factor, x_factor = mask.shape[0] / scaled_hw[0], mask.shape[1] / scaled_hw[1]
+        spare_hw = scaled_hw[0] - inside_hw[0], scaled_hw[1] - inside_hw[1]
+        for _ in range(REDRAWS + 1):
+            top, left = int(rng.integers(spare_hw[0] + 1)), int(rng.integers(spare_hw[1] + 1))
+            source = (top * y_factor, left * x_factor, inside_hw[0] * y_factor, inside_hw[1] * x_factor)
+            if self.config.max_one_class >= 1 or spare_hw == (0, 0):
+                break
+            if self._largest_share(mask, source, inside_hw) <= self.config.max_one_class:
+                break
+        return source
+
+    def _largest_share(
+        self, mask: NDArray[Any], source: tuple[float, float, float, float], inside_hw: Size
+    ) -> float:
+        """The largest class's share of the crop's labelled pixels, seen at a grid of points; 1 if none is labelled."""
+        from terrazzo.kernels.crop_resize import nearest_rows_columns
+
+        grid_hw = min(GRID, inside_hw[0]), min(GRID, inside_hw[1])
+        rows, columns = nearest_rows_columns(mask.shape, source, grid_hw)
+        seen = mask[rows[:, None], columns].ravel()
+        counts = np.bincount(seen[seen != self.ignore], minlength=1)
+        labelled = int(counts.sum())
+        return float(counts.max() / labelled) if labelled else 1.0
+
+
+def colour_matrix(config: DataConfig, channels: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Draw one colour change: (C, C + 1) float32, to be multiplied with (pixel in [0, 1], 1).
+
+    Each of the four happens with `color_probability`: brightness adds b in ± `brightness`; contrast multiplies by
+    c in 1 ± `contrast`; saturation mixes with the grey of equal luma by s in 1 ± `saturation`; hue turns the colour
+    round the grey axis (in YIQ, which keeps luma) by ± `hue` turns. In all: c * turn(saturate(pixel)) + c * b.
+    Saturation and hue are for RGB, three channels; others get brightness and contrast. Eight numbers are drawn in any
+    case, so the draws after them do not depend on the configuration.
+
+    The ranges are those of SSD's photometric distortion (Liu et al. 2016), which MMSegmentation uses; it turns
+    hue in HSV, clips after every change and draws their order, where we compose first and clip once.
+    """
+    happens = rng.random(4) < config.color_probability
+    b, c, s, h = np.where(happens, rng.uniform(-1.0, 1.0, 4), 0.0)
+    shift, contrast = b * config.brightness, 1.0 + c * config.contrast
+    linear = np.eye(channels)
+    if channels == 3:
+        factor, angle = 1.0 + s * config.saturation, 2 * math.pi * h * config.hue
+        saturate = factor * np.eye(3) + (1.0 - factor) * np.tile(LUMA, (3, 1))
+        turn = np.eye(3)
+        turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        linear = np.linalg.inv(YIQ) @ turn @ YIQ @ saturate
+    matrix = np.empty((channels, channels + 1), np.float32)
+    matrix[:, :-1] = contrast * linear
+    matrix[:, -1] = contrast * shift
+    return matrix
+
+
+def _scaled(size_hw: Size, factor: float) -> Size:
+    return max(1, round(size_hw[0] * factor)), max(1, round(size_hw[1] * factor))
+
+
+def _white(dtype: np.dtype[Any]) -> float:
+    return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
+
+
+def _limits(crop: NDArray[Any]) -> tuple[float, float]:
+    """Between which values changed colours are clipped: black and white, wider where float data is wider itself."""
+    if crop.dtype != np.float32:
+        return 0.0, 1.0
+    return min(0.0, float(crop.min())), max(1.0, float(crop.max()))

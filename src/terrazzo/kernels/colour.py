@@ -1,0 +1,108 @@
+"""Change the colours of a crop and lay it out for a network, in one pass: grey levels (H, W, C) -> float32 (C, H, W).
+
+Brightness, contrast, saturation and hue rotation are affine in RGB, so however many of them are drawn they are one
+3x4 matrix per image (`transforms.colour_matrix` composes it) and one walk over the pixels.
+"""
+
+# C channels, H W height width
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terrazzo.kernels.compile import is_available, kernel
+
+Array = NDArray[Any]
+
+
+def recolour(
+    image_HWC: Array,
+    matrix: NDArray[np.float32],
+    *,
+    white: float,
+    low: float = 0.0,
+    high: float = 1.0,
+    out_CHW: NDArray[np.float32],
+) -> None:
+    """Write `clip(matrix @ (pixel / white, 1), low, high)` of every pixel to the top left of `out_CHW`.
+
+    image_HWC: uint8, uint16 or float32. matrix: (C, C + 1) float32. white: 255 for uint8, 65535 for uint16, 1 for
+    float32. out_CHW: float32, at least as high and wide as the image; what lies beyond it is left alone.
+    """
+    height, width, channels = image_HWC.shape
+    assert matrix.shape == (channels, channels + 1)
+    assert out_CHW.shape[0] == channels
+    assert min(out_CHW.shape[1] - height, out_CHW.shape[2] - width) >= 0
+    if not is_available():
+        recolour_reference(image_HWC, matrix, white=white, low=low, high=high, out_CHW=out_CHW)
+        return
+    view = image_HWC.view()
+    view.flags.writeable = False  # one type for numba, whoever owns the pixels
+    limits = np.float32(low), np.float32(high)
+    if channels == 3:
+        _recolour_rgb(view, np.float32(white), matrix, *limits, out_CHW[0], out_CHW[1], out_CHW[2])
+        return
+    for channel in range(channels):
+        _recolour_channel(view, np.float32(white), matrix[channel], *limits, out_CHW[channel])
+
+
+def recolour_reference(
+    image_HWC: Array,
+    matrix: NDArray[np.float32],
+    *,
+    white: float,
+    low: float = 0.0,
+    high: float = 1.0,
+    out_CHW: NDArray[np.float32],
+) -> None:
+    """Do what `recolour` does, in plain numpy: the sum channel by channel in the same order."""
+    unit = image_HWC.astype(np.float32) / np.float32(white)
+    for channel, row in enumerate(matrix):
+        total = np.full(image_HWC.shape[:2], row[-1], np.float32)
+        for source, factor in enumerate(row[:-1]):
+            total += factor * unit[..., source]
+        np.clip(total, np.float32(low), np.float32(high), out=out_CHW[channel, : len(unit), : unit.shape[1]])
+
+
+@kernel()
+def _recolour_rgb(
+    image: Array,
+    white: np.float32,
+    matrix: NDArray[np.float32],
+    low: np.float32,
+    high: np.float32,
+    out_red: NDArray[np.float32],
+    out_green: NDArray[np.float32],
+    out_blue: NDArray[np.float32],
+) -> None:
+    height, width, _ = image.shape
+    for y in range(height):
+        for x in range(width):
+            red = np.float32(image[y, x, 0]) / white
+            green = np.float32(image[y, x, 1]) / white
+            blue = np.float32(image[y, x, 2]) / white
+            r = matrix[0, 3] + matrix[0, 0] * red + matrix[0, 1] * green + matrix[0, 2] * blue
+            g = matrix[1, 3] + matrix[1, 0] * red + matrix[1, 1] * green + matrix[1, 2] * blue
+            b = matrix[2, 3] + matrix[2, 0] * red + matrix[2, 1] * green + matrix[2, 2] * blue
+            out_red[y, x] = min(max(r, low), high)
+            out_green[y, x] = min(max(g, low), high)
+            out_blue[y, x] = min(max(b, low), high)
+
+
+@kernel()
+def _recolour_channel(
+    image: Array,
+    white: np.float32,
+    row: NDArray[np.float32],
+    low: np.float32,
+    high: np.float32,
+    out: NDArray[np.float32],
+) -> None:
+    height, width, channels = image.shape
+    for y in range(height):
+        for x in range(width):
+            total = row[channels]
+            for channel in range(channels):
+                total += row[channel] * (np.float32(image[y, x, channel]) / white)
+            out[y, x] = min(max(total, low), high)
