@@ -10,14 +10,14 @@ holds every entry to:
     network.backbone, .head            the two halves, as modules
     network.gradient_checkpointing     bool, False at birth; True trades time for memory
     network.head_parameter_names()     a set: what starts from scratch when a pretrained backbone is loaded
-    network.stage_parameter_names()    the backbone's parameters as a list of layers, nearest the image first
+    network.stage_parameter_names()    the backbone's, a list of sets: layers, nearest the image first
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from terrazzo.errors import RecipeError, unknown_name
+from terrazzo.errors import unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,15 +42,6 @@ class ModelConfig:
     """Share of the head's channels dropped before the classifier while training."""
     drop_path: float = 0.1
     """Stochastic depth at the last block while training; grows linearly from 0 at the first."""
-
-    def __post_init__(self) -> None:
-        for knob in ("dropout", "drop_path"):
-            if not 0.0 <= getattr(self, knob) < 1.0:
-                raise RecipeError(
-                    f"model.{knob} is a share of what is dropped.",
-                    found=repr(getattr(self, knob)),
-                    expected="0 <= x < 1",
-                )
 
 
 def build(

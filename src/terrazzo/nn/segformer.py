@@ -62,6 +62,9 @@ SIZES = {
     "b5": Size((3, 6, 40, 3), (64, 128, 320, 512), 768),
 }
 
+STEM = "segformer.encoder.patch_embeddings.0.proj.weight"  # (C, channels of the image, k, k)
+CLASSIFIER = ("decode_head.classifier.weight", "decode_head.classifier.bias")  # one row per class
+
 
 class SegFormer(nn.Module):
     """Image (B, C, H, W) float in [0, 1] -> logits (B, K, ceil(H / 4), ceil(W / 4))."""
@@ -87,12 +90,7 @@ class SegFormer(nn.Module):
         self.gradient_checkpointing = (
             False  # True: keep one map per block, compute the rest again in backward
         )
-        self.register_buffer(
-            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
-        )
+        self.set_normalisation(mean, std)
         self.segformer = MiT(size, channels, drop_path)
         self.decode_head = Head(size, num_classes, dropout)
         self.apply(initialise)
@@ -102,6 +100,12 @@ class SegFormer(nn.Module):
         image = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         stages = self.segformer.encoder(image, recompute=self.gradient_checkpointing and self.training)
         return Output(self.decode_head(stages))
+
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set what is subtracted from, and what then divides, each channel of an image in [0, 1]."""
+        for name, values in (("mean", mean), ("std", std)):
+            buffer = torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
+            self.register_buffer(name, buffer, persistent=False)
 
     @property
     def backbone(self) -> nn.Module:
@@ -117,12 +121,12 @@ class SegFormer(nn.Module):
         """Return the names of the parameters that no encoder checkpoint holds."""
         return {name for name, _ in self.named_parameters() if name.startswith("decode_head.")}
 
-    def stage_parameter_names(self) -> list[list[str]]:
+    def stage_parameter_names(self) -> list[set[str]]:
         """Return the encoder's parameter names as layers, first the one nearest the image.
 
         A layer is a block; the patch embedding of a stage belongs to its first block, the norm to its last.
         """
-        layers: list[list[str]] = []
+        layers: list[set[str]] = []
         encoder = "segformer.encoder"
         names = [name for name, _ in self.named_parameters()]
         for stage, depth in enumerate(self.size.depths):
@@ -130,7 +134,7 @@ class SegFormer(nn.Module):
                 prefixes = [f"{encoder}.block.{stage}.{block}."]
                 prefixes += [f"{encoder}.patch_embeddings.{stage}."] if block == 0 else []
                 prefixes += [f"{encoder}.layer_norm.{stage}."] if block == depth - 1 else []
-                layers.append([name for name in names if name.startswith(tuple(prefixes))])
+                layers.append({name for name in names if name.startswith(tuple(prefixes))})
         return layers
 
 

@@ -1,0 +1,196 @@
+"""Where weights lie: files, model folders and the Hub. Reading them runs no code.
+
+safetensors first; a pickle only through torch's weights-only reader, which refuses everything but tensors.
+What the tensors mean is the matter of `weights.py`.
+"""
+
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from terrazzo.errors import (
+    MissingPathError,
+    UnreadableFileError,
+    UnsafeFileError,
+    UsageError,
+    WeightsError,
+    nearest,
+)
+from terrazzo.storage import read_json
+
+CONFIG, PROCESSOR, OURS = "config.json", "preprocessor_config.json", "terrazzo.json"
+SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+
+def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """Return the tensors of a weights file (.safetensors; .bin, .pth, .pt) or a model folder, sharded or not, on CPU.
+
+    A folder's safetensors go before its pickles. A pickle that names anything but tensors raises
+    UnsafeFileError and nothing in it runs. Damaged files raise UnreadableFileError; no file,
+    MissingPathError; no tensors, WeightsError.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise MissingPathError(f"There is no weights file {path}.")
+    with open(path, "rb") as file:
+        if file.read(40).startswith(b"version https://git-lfs"):
+            raise UnreadableFileError(
+                f"{path} is a Git LFS pointer, not the weights.",
+                found=f"{path.stat().st_size} bytes of text",
+                hint="The repository was cloned without its large files. In its folder:",
+                command="git lfs pull",
+            )
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
+def model_folder(source: str | PathLike[str]) -> Path:
+    """Return the folder of a model: `source` itself, or the local copy of the Hub id "user/name[@revision]".
+
+    A folder goes before a Hub id of the same name; what was fetched once is used again without a connection.
+    """
+    path, text = Path(source), str(source)
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise UsageError(
+            f"{text} is a file, and a model is a folder.",
+            expected=f"a folder with {SAFE} and {CONFIG} or {OURS}",
+            hint="To start a training from a weights file, name it as model.pretrained.",
+        )
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", text):
+        raise MissingPathError(f"There is no model folder {text}.", hint=_similar(path))
+    repo, _, revision = text.partition("@")
+    return _fetch(repo, revision or None, hint=_similar(path))
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return "a, b, c", with "and N more" after `most`."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    for single, index in ((SAFE, SAFE_INDEX), (PICKLE, PICKLE_INDEX)):
+        if (folder / single).is_file():
+            return read_tensors(folder / single)
+        if (folder / index).is_file():
+            return _read_shards(folder, index)
+    raise MissingPathError(
+        f"There are no weights in {folder}.",
+        found=listed(sorted(entry.name for entry in folder.iterdir())) or "an empty folder",
+        expected=f"{SAFE}, {SAFE_INDEX}, {PICKLE} or {PICKLE_INDEX}",
+    )
+
+
+def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
+    weight_map: dict[str, str] = read_json(folder / index).get("weight_map", {})
+    tensors: dict[str, Tensor] = {}
+    for shard in sorted(set(weight_map.values())):
+        if Path(shard).name != shard:  # an index from elsewhere must not lead out of its folder
+            raise UnsafeFileError(
+                f"{folder / index} points outside its folder.", found=shard, expected="file names"
+            )
+        tensors |= read_tensors(folder / shard)
+    missing = sorted(set(weight_map) - set(tensors))
+    if missing:
+        raise WeightsError(f"The shards in {folder} lack tensors that {index} lists.", found=listed(missing))
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        # clones, so that no tensor holds on to the file: it may be replaced while the network lives
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
+    except SafetensorError as error:
+        raise _damaged(path, error) from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _unsafe(path, error) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
+        raise _damaged(path, error) from error
+    for nested in ("state_dict", "model_state_dict", "model"):
+        if isinstance(value, Mapping) and isinstance(value.get(nested), Mapping):
+            value = value[nested]
+    items = value.items() if isinstance(value, Mapping) else ()
+    tensors = {str(name): tensor for name, tensor in items if isinstance(tensor, Tensor)}
+    if not tensors:
+        raise WeightsError(
+            f"{path} holds no named tensors.", found=type(value).__name__, expected="a state dict"
+        )
+    return tensors
+
+
+def _unsafe(path: Path, error: Exception) -> UnsafeFileError:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    return UnsafeFileError(
+        f"{path} is not opened: it holds more than tensors, and opening it could run code.",
+        found=f"a reference to {named[1].rstrip('.,')}" if named else "something that is no tensor",
+        expected="tensors alone",
+        hint="Nothing in it was run. Ask for a safetensors file; or, if you trust where it came from, save its tensors "
+        "anew in the program that made it: safetensors.torch.save_file(model.state_dict(), PATH).",
+    )
+
+
+def _damaged(path: Path, error: Exception) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} is damaged, or no weights file.",
+        found=_first_line(error),
+        hint=f"It has {path.stat().st_size:,} bytes; compare with where it came from, and copy it again.",
+    )
+
+
+def _fetch(repo: str, revision: str | None, *, hint: str | None) -> Path:
+    from huggingface_hub import errors, snapshot_download
+
+    shown = repo if revision is None else f"{repo}@{revision}"
+    names = [CONFIG, PROCESSOR, OURS, SAFE, SAFE_INDEX, "model-*.safetensors"]
+    pickles = [PICKLE, PICKLE_INDEX, "pytorch_model-*.bin"]
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))
+        if (
+            not (folder / SAFE).is_file() and not (folder / SAFE_INDEX).is_file()
+        ):  # older models have nothing else
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*names, *pickles]))
+        return folder
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        login = "If it is yours, or you were given access, log in first:"
+        raise MissingPathError(
+            f"There is no folder {shown} here, and no such model on the Hub, or it is private or gated.",
+            hint=f"{hint} {login}" if hint else login,
+            command="hf auth login",
+        ) from error
+    except (
+        Exception
+    ) as error:  # no connection has many names: huggingface_hub's, httpx's or requests', the system's
+        fetch = "Where there is a connection, fetch it once; afterwards it is found without one:"
+        raise WeightsError(
+            f"There is no folder {shown} here, and the Hub could not be asked for a model of that name.",
+            found=_first_line(error),
+            hint=f"{hint} {fetch}" if hint else fetch,
+            command=f"hf download {repo}" + (f" --revision {revision}" if revision else ""),
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def _similar(path: Path) -> str | None:
+    if not path.parent.is_dir():
+        return None
+    near = nearest(path.name, (entry.name for entry in path.parent.iterdir() if entry.is_dir()))
+    return f"Did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else None
