@@ -11,8 +11,9 @@ import os
 import struct
 import threading
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,20 +44,19 @@ class Pixels:
 
 def decode(data: bytes, *, where: str) -> Pixels:
     """Return the pixels in the bytes of one image file; UnreadableFileError or ImageFormatError naming `where`."""
+    stream = io.BytesIO(data)
     if _is_tiff(data):
-        return _decode_tiff(data, where)
-    if data.startswith(_PNG):
-        _check_png(data, where)
-    image = _open(io.BytesIO(data), where)
-    if data.startswith(_PNG) and data[24] == 16 and data[25] != 0:  # bit depth, colour type
-        return _orient(_deep_png(image, data[25], where), _orientation(image, data))
+        return _decode_tiff(stream, len(data), where)
     _check_ppm(data, where)
+    depth, color_type = _check_png(data, where) if data.startswith(_PNG) else (8, 2)
+    image = _open(stream, where)
+    orientation = _orientation(image, stream)
+    if depth == 16 and color_type != 0:
+        return _orient(_deep_png(image, data, color_type, where), orientation)
     pixels = from_pil(image, where=where)
-    if data.startswith(_PNG) and data[25] == 0 and data[24] < 8:  # Pillow stretches 2 and 4 bits over 0 … 255
-        top = (1 << data[24]) - 1
-        stored = pixels.array.astype(np.uint8) if data[24] == 1 else pixels.array // np.uint8(255 // top)
-        pixels = Pixels(stored, bits=data[24])
-    return _orient(pixels, _orientation(image, data))
+    if color_type == 0 and depth in (2, 4):  # Pillow stretches them over 0 … 255
+        pixels = Pixels(pixels.array // np.uint8(255 // ((1 << depth) - 1)), bits=depth)
+    return _orient(pixels, orientation)
 
 
 def from_pil(image: Image.Image, *, where: str) -> Pixels:
@@ -81,22 +81,22 @@ def from_pil(image: Image.Image, *, where: str) -> Pixels:
     return Pixels(np.array(image.convert("RGB")), is_lossy=lossy)  # CMYK, YCbCr, LAB, HSV, RGBX, La, RGBa
 
 
-def size_hw(data: bytes, *, where: str) -> tuple[int, int]:
-    """Return (height, width) from the header, orientation applied; nothing is decoded."""
-    if _is_tiff(data):
-        with _tiff(data, where) as tif:
-            series, turned = tif.series[0], _tiff_orientation(tif) >= 5
+def size_hw(stream: BinaryIO, *, where: str) -> tuple[int, int]:
+    """Return (height, width) from the header of an open file, orientation applied; nothing is decoded."""
+    if _is_tiff(_head(stream)):
+        with _tiff(stream, where) as tif:
+            series, is_turned = tif.series[0], _tiff_orientation(tif) >= 5
             height, width = (series.shape[series.axes.index(axis)] for axis in "YX")
-            return (width, height) if turned else (height, width)
-    image = _open(io.BytesIO(data), where)
+            return (width, height) if is_turned else (height, width)
+    image = _open(stream, where)
     width, height = image.size
-    return (width, height) if _orientation(image, data) >= 5 else (height, width)
+    return (width, height) if _orientation(image, stream) >= 5 else (height, width)
 
 
 # -- Pillow --------------------------------------------------------------------------------------------------------
 
 
-def _open(stream: io.BytesIO, where: str) -> Image.Image:
+def _open(stream: BinaryIO, where: str) -> ImageFile.ImageFile:
     """Read the header; the size limit is ours (a sentence), not Pillow's (a warning, then an error)."""
     try:
         with _LOCK:  # Pillow keeps the limit in a global
@@ -137,59 +137,55 @@ def _load(image: Image.Image, where: str) -> None:
         raise _unreadable(where, error) from error
 
 
-def _deep_png(image: Image.Image, color_type: int, where: str) -> Pixels:
+def _deep_png(image: ImageFile.ImageFile, data: bytes, color_type: int, where: str) -> Pixels:
     """Read 16-bit RGB, RGBA or grey + alpha PNG, which Pillow cuts to 8 bits.
 
     Its decoder undoes the PNG filters for any raw mode of the right width, so two passes that keep "the high byte" and
     "the low byte" of each value give both; grey + alpha has the width of RGBA and comes whole in one pass.
     """
-    tile = image.tile[0]
+
+    def decoded(source: ImageFile.ImageFile, rawmode: str) -> NDArray[Any]:
+        source.tile = [source.tile[0]._replace(args=rawmode)]
+        _load(source, where)
+        return np.asarray(source).astype(np.uint16)
+
     if color_type == 4:
-        image._mode = "RGBA"
-        image.tile = [tile._replace(args="RGBA")]
-        _load(image, where)
-        parts = np.asarray(image).astype(np.uint16)
+        parts = decoded(image, "RGBA")  # its mode is RGBA already
         return Pixels(parts[..., 0::2] << 8 | parts[..., 1::2], has_alpha=True)
-    mode = "RGB" if color_type == 2 else "RGBA"
-    planes = []
-    stream = image.fp
-    for byte in ("B", "L"):
-        again = _open(stream, where) if byte == "L" else image
-        again.tile = [again.tile[0]._replace(args=f"{mode};16{byte}")]
-        if byte == "B":
-            stream = io.BytesIO(stream.getvalue())
-        _load(again, where)
-        planes.append(np.asarray(again).astype(np.uint16))
-    return Pixels(planes[0] << 8 | planes[1], has_alpha=mode == "RGBA")
+    high = decoded(image, f"{image.mode};16B")
+    low = decoded(_open(io.BytesIO(data), where), f"{image.mode};16L")
+    return Pixels(high << 8 | low, has_alpha=color_type == 6)
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def _check_png(data: bytes, where: str) -> None:
-    """Compare every chunk with its checksum; Pillow skips those of the pixels, so a flipped bit would pass."""
-    if len(data) < 33:
-        raise _unreadable(where, "the file ends within its header")
-    for kind, start, length in _png_chunks(data):
+def _check_png(data: bytes, where: str) -> tuple[int, int]:
+    """Compare every chunk with its checksum, which Pillow skips for pixels; returns (bit depth, colour type)."""
+    for kind, start, length in _png_chunks(io.BytesIO(data)):
         end = start + length
         if end + 4 > len(data):
-            raise _unreadable(
-                where, f"the file ends within its {kind.decode('latin-1')} chunk: it is truncated"
-            )
+            raise _unreadable(where, f"the file ends within its {kind} chunk: it is truncated")
         if zlib.crc32(memoryview(data)[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
-            raise _unreadable(where, f"the checksum of its {kind.decode('latin-1')} chunk does not match")
+            raise _unreadable(where, f"the checksum of its {kind} chunk does not match")
+    if len(data) < 33:
+        raise _unreadable(where, "the file ends within its header: it is truncated")
+    return data[24], data[25]
 
 
-def _png_chunks(data: bytes) -> list[tuple[bytes, int, int]]:
+def _png_chunks(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:
     """(kind, where its content starts, content's length) of each chunk."""
-    chunks, position = [], len(_PNG)
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        chunks.append((kind, position + 8, length))
+    position = len(_PNG)
+    while True:
+        stream.seek(position)
+        head = stream.read(8)
+        if len(head) < 8:
+            return
+        length, kind = struct.unpack(">I4s", head)
+        yield kind.decode("latin-1"), position + 8, length
         if kind == b"IEND":
-            break
+            return
         position += 12 + length
-    return chunks
 
 
 def _check_ppm(data: bytes, where: str) -> None:
@@ -206,11 +202,16 @@ def _check_ppm(data: bytes, where: str) -> None:
         )
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
+def _orientation(image: Image.Image, stream: BinaryIO) -> int:
     """The EXIF orientation, 1 (upright) to 8; EXIF alone counts, as in browsers, and damaged EXIF counts as none."""
     exif = image.info.get("exif")
-    if exif is None and data.startswith(_PNG):  # it may follow the pixels
-        exif = next((data[at : at + n] for kind, at, n in _png_chunks(data) if kind == b"eXIf"), None)
+    if exif is None and image.format == "PNG":  # it may follow the pixels
+        position = stream.tell()
+        for kind, start, length in _png_chunks(stream):
+            if kind == "eXIf":
+                stream.seek(start)
+                exif = stream.read(length)
+        stream.seek(position)
     if not exif:
         return 1
     found = Image.Exif()
@@ -229,14 +230,21 @@ def _is_tiff(data: bytes) -> bool:
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _decode_tiff(data: bytes, where: str) -> Pixels:
+def _head(stream: BinaryIO) -> bytes:
+    head = stream.read(4)
+    stream.seek(0)
+    return head
+
+
+def _decode_tiff(stream: BinaryIO, length: int, where: str) -> Pixels:
     """Any TIFF: tifffile reads all widths and band counts, Pillow the compressions of 8-bit files tifffile lacks."""
-    with _tiff(data, where) as tif:
+    with _tiff(stream, where) as tif:
         page, series = tif.pages.first, tif.series[0]
         orientation = _tiff_orientation(tif)
         if _suits_pillow(page, series):
-            return from_pil(_open(io.BytesIO(data), where), where=where)  # Pillow turns TIFF by itself
-        _check_tiff_segments(series, len(data), where)
+            stream.seek(0)
+            return from_pil(_open(stream, where), where=where)  # Pillow turns TIFF by itself
+        _check_tiff_segments(series, length, where)
         try:
             array, axes = series.asarray(maxworkers=1), series.axes
         except MemoryError:
@@ -265,12 +273,12 @@ _TIFF_HINT = (
 )
 
 
-def _tiff(data: bytes, where: str) -> Any:
+def _tiff(stream: BinaryIO, where: str) -> Any:
     """Open a TIFF with tifffile, checked: one picture, of a size that fits; reduced copies inside it are skipped."""
     import tifffile
 
     try:
-        tif = tifffile.TiffFile(io.BytesIO(data))
+        tif = tifffile.TiffFile(stream)
         series = tif.series[0]
         axes, shape = series.axes, series.shape
     except MemoryError:

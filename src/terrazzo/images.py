@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.errors import ImageFormatError, MaskValueError, MissingPathError, UnreadableFileError
+from terrazzo.errors import (
+    ImageFormatError,
+    MaskValueError,
+    MissingPathError,
+    TerrazzoError,
+    UnreadableFileError,
+)
 from terrazzo.sample import check_image
 from terrazzo.storage import append_line, read_json, refuse_existing, replace_folder, replacing, write_json
 
@@ -85,7 +91,11 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """Return (height, width) of an image or mask file, orientation applied, from its header alone."""
     from terrazzo.decoding import size_hw
 
-    return size_hw(_read(path), where=str(path))
+    try:
+        with open(path, "rb") as file:
+            return size_hw(file, where=str(path))
+    except OSError as error:
+        raise _cannot_read(path, error) from error
 
 
 def read_mask(path: Path | str) -> NDArray[Any]:
@@ -210,10 +220,14 @@ _HOLDS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
 def _read(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()
-    except FileNotFoundError:
-        raise MissingPathError(f"There is no file {path}.", expected="an image or a mask") from None
     except OSError as error:
-        raise UnreadableFileError(f"{path} cannot be read.", found=error.strerror or str(error)) from error
+        raise _cannot_read(path, error) from error
+
+
+def _cannot_read(path: Path | str, error: OSError) -> TerrazzoError:
+    if isinstance(error, FileNotFoundError):
+        return MissingPathError(f"There is no file {path}.", expected="an image or a mask")
+    return UnreadableFileError(f"{path} cannot be read.", found=error.strerror or str(error))
 
 
 def _pixels(data: Any, where: str) -> Any:
@@ -320,7 +334,7 @@ def _png(array: NDArray[Any], palette: NDArray[np.uint8] | None) -> bytes:
         full = np.zeros((256, 3), dtype=np.uint8)  # all 256, so that no reader packs ids into fewer bits
         full[: len(palette)] = palette
         chunks.append((b"PLTE", full.tobytes()))
-    chunks += [(b"IDAT", zlib.compress(filtered, 1 if channels == 1 else 4)), (b"IEND", b"")]
+    chunks += [(b"IDAT", zlib.compress(filtered.data, 1 if channels == 1 else 4)), (b"IEND", b"")]
     packed = (
         struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks
     )

@@ -138,6 +138,21 @@ def refuse_existing(path: Path | str) -> None:
     )
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be computed again: $TERRAZZO_CACHE, or the platform's own place. It may not exist.
+
+    Nothing in it is ever needed: a cache that cannot be written is done without.
+    """
+    chosen = os.environ.get("TERRAZZO_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "terrazzo"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "terrazzo" / "cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "terrazzo"
+
+
 _FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 _CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -1,0 +1,111 @@
+"""The one door: whatever holds a data set, `open_dataset` returns a Dataset, or says in words why it cannot.
+
+A folder in our form, a saved Hugging Face data set, parquet files, or a data set on the Hub. Only the last touches the
+network. Raw downloads of published data sets are imported once, by `terrazzo import`.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from terrazzo.data.dataset import Dataset
+from terrazzo.errors import DatasetFormatError, MissingPathError, nearest
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+PUBLISHED_AS_SCRIPTS: Mapping[
+    str, str
+] = {  # Hub names whose data come by a Python script, which is never run
+    "scene_parse_150": "ade20k",
+    "scene_parse150": "ade20k",
+    "ade20k": "ade20k",
+    "cityscapes": "cityscapes",
+    "camvid": "camvid",
+    "pascal_voc": "voc",
+    "bdd100k": "bdd100k",
+}
+
+
+def open_dataset(
+    source: Path | str | Dataset,
+    *,
+    keep_void: bool = False,
+    split_manifest: Path | str | Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Return the data set at `source`: a folder, a parquet file, a saved Hugging Face data set, or "user/name[@revision]".
+
+    keep_void: classes called "unlabeled", "void-…" and the like stay classes instead of becoming ignore.
+    split_manifest: the split that a run made and stored, used again, so that no training image is scored.
+    Raises MissingPathError, DatasetFormatError, or the error of the first file that is read.
+    """
+    if isinstance(source, Dataset):
+        return source
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _open_local_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+    if path.is_file() and path.suffix.lower() == ".parquet":
+        from terrazzo.data.table import open_parquet
+
+        return open_parquet(path, keep_void=keep_void, split_manifest=split_manifest)
+    if path.is_file() and path.name == "dataset.json":
+        return open_dataset(path.parent, keep_void=keep_void, split_manifest=split_manifest)
+    if path.exists():
+        raise DatasetFormatError(
+            f"{path} is a file that holds no data set.",
+            expected="a folder, or a .parquet file",
+            hint="Name the folder that holds images and masks.",
+        )
+    return _open_by_name(str(source), keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _open_local_folder(path: Path, *, keep_void: bool, split_manifest: Any) -> Dataset:
+    from terrazzo.data.folder import open_folder
+
+    if (path / "dataset.json").is_file():
+        return open_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        from terrazzo.data.table import open_saved
+
+        return open_saved(path, keep_void=keep_void, split_manifest=split_manifest)
+    if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
+        from terrazzo.data.table import open_parquet
+
+        return open_parquet(path, keep_void=keep_void, split_manifest=split_manifest)
+    return open_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _open_by_name(source: str, *, keep_void: bool, split_manifest: Any) -> Dataset:
+    importer = PUBLISHED_AS_SCRIPTS.get(source.split("@")[0].split("/")[-1].lower())
+    if importer is not None and not Path(source).parent.is_dir():
+        raise script_data_set(source, importer)
+    if importer is not None and "/" not in source:
+        raise script_data_set(source, importer)
+    if HUB_ID.fullmatch(source) and not source.startswith("."):
+        from terrazzo.data.table import open_hub
+
+        return open_hub(source, keep_void=keep_void, split_manifest=split_manifest)
+    raise missing(source)
+
+
+def missing(source: str) -> MissingPathError:
+    """Build the error for a path that is not there; names what is there and looks alike."""
+    path = Path(source).expanduser()
+    beside = path.parent if path.parent.is_dir() else Path()
+    near = nearest(path.name, [entry.name for entry in beside.iterdir() if not entry.name.startswith(".")])
+    return MissingPathError(
+        f"There is no data set {source}.",
+        found=f"no such folder in {beside.resolve()}",
+        expected='a folder, a .parquet file, or a data set on the Hub as "user/name"',
+        hint=f"Did you mean {' or '.join(str(beside / name) for name in near)}?" if near else None,
+    )
+
+
+def script_data_set(source: str, importer: str) -> DatasetFormatError:
+    """Build the error for a data set that the Hub keeps as a Python script."""
+    return DatasetFormatError(
+        f"{source} cannot be opened by its name.",
+        found="a published data set whose Hub form is a Python script, which nobody runs any more",
+        expected="its own download, imported once",
+        hint="Download it from its publisher, then:",
+        command=f"terrazzo import {importer} PATH --out data/{importer}",
+    )
