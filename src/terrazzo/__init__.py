@@ -21,10 +21,11 @@ if TYPE_CHECKING:  # for editors and type checkers; test_public_api.py holds it 
     from terrazzo.classes import Classes
     from terrazzo.data import Dataset, open_dataset
     from terrazzo.errors import TerrazzoError
-    from terrazzo.evaluation import Report, evaluate
+    from terrazzo.evaluation import evaluate
     from terrazzo.inference import Predictor, load
     from terrazzo.prediction import Prediction
     from terrazzo.recipe import Recipe
+    from terrazzo.report import Report
     from terrazzo.run import Run
     from terrazzo.sample import Sample
     from terrazzo.training import train
@@ -35,7 +36,7 @@ _HOMES = {
     "Prediction": "terrazzo.prediction",
     "Predictor": "terrazzo.inference",
     "Recipe": "terrazzo.recipe",
-    "Report": "terrazzo.evaluation",
+    "Report": "terrazzo.report",
     "Run": "terrazzo.run",
     "Sample": "terrazzo.sample",
     "TerrazzoError": "terrazzo.errors",

@@ -1,0 +1,242 @@
+"""quickstart, train, evaluate, predict: a network and what it is worth."""
+
+import re
+from argparse import Namespace
+
+from terrazzo.cli.parsing import Command, Parser, count, one_of, seed
+from terrazzo.errors import UsageError
+
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")  # train.steps=2000
+
+MODEL = "a run (its best checkpoint), a model folder, or a Hub id such as user/name"
+DEVICE = "auto (the default: CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1, mps"
+
+
+def _train_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="RECIPE key=value",
+        help="a name of `terrazzo recipes`, or a recipe's .json or .py file; then fields to override, such as "
+        "train.steps=2000 model.pretrained=null. Not needed with --resume",
+    )
+    parser.add_argument(
+        "--data", metavar="DATA", help="a folder, a saved data set, or a Hub id user/name[@revision]"
+    )
+    parser.add_argument("--out", metavar="RUN", help="the run's folder, made here; runs/RECIPE by default")
+    parser.add_argument(
+        "--overfit",
+        metavar="N",
+        type=count,
+        default=0,
+        help="learn the first N images by heart, without augmentation; says that something is wrong when that fails",
+    )
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with a run that was stopped, with its recipe and data"
+    )
+    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
+    parser.add_argument("--seed", metavar="S", type=seed, help="instead of the recipe's train.seed")
+    parser.add_argument(
+        "--data-changed-ok",
+        action="store_true",
+        help="resume although the data set is not the one the run was trained on",
+    )
+
+
+def _train(arguments: Namespace) -> int:
+    overrides = [word for word in arguments.words if OVERRIDE.match(word)]
+    recipes = [word for word in arguments.words if not OVERRIDE.match(word)]
+    if len(recipes) > 1:
+        raise UsageError(
+            "A training has one recipe.",
+            found=", ".join(recipes),
+            hint="Fields are overridden as section.field=value, without spaces.",
+            command=f"terrazzo recipes {recipes[0]}",
+        )
+
+    from terrazzo.training import train
+
+    run = train(
+        recipes[0] if recipes else None,
+        data=arguments.data,
+        out=arguments.out,
+        overrides=overrides,
+        overfit=arguments.overfit,
+        resume=arguments.resume,
+        device=arguments.device,
+        seed=arguments.seed,
+        data_changed_ok=arguments.data_changed_ok,
+    )
+    if run.stopped_by is not None:
+        print(f"Stopped and saved at step {run.step}. To go on:\n  terrazzo train --resume {run.path}")
+        return 128 + run.stopped_by
+    best = "" if run.best is None else f", best {run.best['miou']:.4f} mIoU at step {run.best['step']}"
+    print(f"{run.path}: {run.step} steps{best}")
+    return 0
+
+
+def _evaluate_arguments(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--data", metavar="DATA", required=True, help="a folder, a saved data set, or a Hub id"
+    )
+    parser.add_argument("--split", metavar="SPLIT", default="val", help="val by default")
+    parser.add_argument(
+        "--show-dir", metavar="DIR", help="also draw image | truth | prediction of every image there"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
+    parser.add_argument(
+        "--limit", metavar="N", type=count, help="score N images only, spread evenly over the split"
+    )
+    _look_arguments(parser)
+    parser.add_argument("--tta", action="store_true", help="also look at each image mirrored, and average")
+
+
+def _evaluate(arguments: Namespace) -> None:
+    from terrazzo.evaluation import evaluate
+
+    report = evaluate(
+        arguments.model,
+        data=arguments.data,
+        split=arguments.split,
+        show_dir=arguments.show_dir,
+        inference=arguments.inference,
+        flip=True if arguments.tta else None,
+        batch_size=arguments.batch,
+        limit=arguments.limit,
+        device=arguments.device,
+        precision=arguments.precision,
+    )
+    if arguments.json:
+        import json
+
+        print(json.dumps(report.to_json(), indent=1))
+    else:
+        print(report.table())
+
+
+def _predict_arguments(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "sources", metavar="SOURCE", nargs="+", help='images, folders, or globs such as "day/**/*.jpg"'
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="masks, colours, overlays and shares go there"
+    )
+    parser.add_argument(
+        "--ids",
+        metavar="class|raw",
+        type=one_of("kind of ids", "class", "raw"),
+        default="class",
+        help="class (the default): 0 … K-1; raw: the ids of the data set the model was trained on",
+    )
+    parser.add_argument(
+        "--confidence", action="store_true", help="also write how sure the model is of every pixel"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files in DIR that another hand or model wrote or changed",
+    )
+    _look_arguments(parser)
+
+
+def _predict(arguments: Namespace) -> None:
+    from terrazzo.predicting import predict
+
+    masks = predict(
+        arguments.model,
+        arguments.sources,
+        out=arguments.out,
+        ids=arguments.ids,
+        confidence=arguments.confidence,
+        inference=arguments.inference,
+        batch_size=arguments.batch,
+        device=arguments.device,
+        precision=arguments.precision,
+        overwrite=arguments.overwrite,
+    )
+    print(f"{len(masks)} image{'' if len(masks) == 1 else 's'} predicted: {arguments.out}")
+
+
+def _look_arguments(parser: Parser) -> None:
+    """Add what evaluating and predicting share: how the model looks at an image."""
+    look = parser.add_mutually_exclusive_group()
+    text = "instead of what the model's recipe says"
+    look.add_argument(
+        "--windows",
+        dest="inference",
+        action="store_const",
+        const="windows",
+        help=f"in overlapping windows, {text}",
+    )
+    look.add_argument(
+        "--whole",
+        dest="inference",
+        action="store_const",
+        const="whole",
+        help=f"the whole image at once, {text}",
+    )
+    parser.add_argument("--batch", metavar="N", type=count, help="images (or windows) per pass")
+    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
+    parser.add_argument(
+        "--precision",
+        metavar="f32|bf16|f16",
+        type=one_of("precision", "f32", "bf16", "f16"),
+        default="f32",
+        help="f32 by default; the others are faster where the device knows them, and differ in the last digits",
+    )
+
+
+def _quickstart_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--out", metavar="DIR", default="quickstart", help="where everything goes; quickstart by default"
+    )
+    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
+    parser.add_argument(
+        "--seed", metavar="S", type=seed, default=0, help="of scenes and training; 0 by default"
+    )
+
+
+def _quickstart(arguments: Namespace) -> None:
+    from terrazzo.quickstart import quickstart
+
+    quickstart(arguments.out, device=arguments.device, seed=arguments.seed)
+
+
+COMMANDS = (
+    Command(
+        "quickstart",
+        "[--out DIR]",
+        "The whole loop on synthetic street scenes, on a CPU, in minutes.",
+        "Draws scenes, checks them, trains a SegFormer from scratch, evaluates it on held-out scenes, predicts,\n"
+        "and says what to type next for your own images.",
+        _quickstart_arguments,
+        _quickstart,
+    ),
+    Command(
+        "train",
+        "RECIPE --data DATA [key=value …] [--out RUN]",
+        "Train a network on a data set.",
+        "Every field of a recipe, with its value: terrazzo recipes NAME. What each means: docs/reference/recipe.md.\n"
+        "Ctrl-C, SIGTERM and a closed terminal save a checkpoint first; --resume goes on from it.",
+        _train_arguments,
+        _train,
+    ),
+    Command(
+        "evaluate",
+        "MODEL --data DATA [--split val]",
+        "Score a model on a split: IoU, accuracy and Dice per class, at the masks' original size.",
+        "A class that neither the masks nor the predictions hold is n/a and in no mean.",
+        _evaluate_arguments,
+        _evaluate,
+    ),
+    Command(
+        "predict",
+        "MODEL SOURCE … --out DIR",
+        "Write masks, colours, overlays and class shares of images, folders and globs.",
+        "Masks have the size of their images. Images that cannot be read are named at the end, the others predicted.",
+        _predict_arguments,
+        _predict,
+    ),
+)

@@ -1,0 +1,103 @@
+"""Reading a command line: argparse, with our words for what is wrong with it.
+
+Differences from plain argparse: words and options may come in any order (`train NAME --data D train.steps=9`), options
+are never abbreviated (an abbreviation breaks when an option is added), and every misuse is a UsageError that names the
+nearest option or value.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from terrazzo.errors import UsageError, nearest, unknown_name
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb of the command line: a thin shell over the library function of the same name."""
+
+    name: str
+    """What is typed after `terrazzo`."""
+    usage: str
+    """What follows the name, as a person would write it."""
+    summary: str
+    """One line for the list of commands."""
+    details: str
+    """What the summary leaves open; shown by --help and in docs/reference/cli.md."""
+    add_arguments: Callable[["Parser"], None]
+    run: Callable[[argparse.Namespace], int | None]
+    """Does the work, prints to standard output, returns the exit code where it is not 0."""
+
+    def parser(self) -> "Parser":
+        """Return the parser of this command."""
+        parser = Parser(
+            prog=f"terrazzo {self.name}",
+            usage=f"terrazzo {self.name} {self.usage}".rstrip(),
+            description=f"{self.summary}\n\n{self.details}".rstrip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_arguments(parser)
+        return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are UsageErrors."""
+
+    def read(self, words: Sequence[str]) -> argparse.Namespace:
+        """Return the arguments in `words`; raises UsageError or UnknownNameError."""
+        options = [option for action in self._actions for option in action.option_strings]
+        for word in words:  # before argparse, which would complain of what is missing first
+            name = word.partition("=")[0]
+            if word.startswith("--") and name not in options:
+                raise unknown_name("option", name, options, command=f"{self.prog} --help")
+        arguments, left = self.parse_known_intermixed_args(list(words))
+        if left:
+            self.error(f"too many words: {' '.join(left)}")
+        return arguments
+
+    def error(self, message: str) -> NoReturn:
+        """Raise argparse's complaint as ours."""
+        message = message.removeprefix("argument ")
+        raise UsageError(f"{self.prog}: {message}.", expected=self.usage, command=f"{self.prog} --help")
+
+
+def one_of(kind: str, *choices: str) -> Callable[[str], str]:
+    """Return a reader of one of `choices`; the nearest is named when it is another."""
+
+    def read(text: str) -> str:
+        if text not in choices:
+            raise unknown_name(kind, text, choices)
+        return text
+
+    return read
+
+
+def count(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Read a whole number from 0 on."""
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
+    return int(text)
+
+
+def find_command(name: str, commands: Sequence[Command]) -> Command:
+    """Return the command called `name`; raises UnknownNameError with the nearest."""
+    by_name = {command.name: command for command in commands}
+    if name in by_name:
+        return by_name[name]
+    if name.startswith("-"):
+        raise unknown_name("option", name, ["--help", "--version"], command="terrazzo --help")
+    raise unknown_name("command", name, by_name, command=_suggested(name, by_name))
+
+
+def _suggested(name: str, names: Sequence[str] | dict[str, Command]) -> str:
+    near = nearest(name, names)
+    return f"terrazzo {near[0]} --help" if near else "terrazzo --help"
