@@ -1,0 +1,200 @@
+"""What a training leaves behind on the way: log lines, validations, pictures, checkpoints, the best one.
+
+Only process 0 writes; all of them validate, each its share of the images.
+"""
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from terrazzo import checkpoint, diagnosis
+from terrazzo.board import Board
+from terrazzo.data.loader import Loader
+from terrazzo.devices import peak_memory
+from terrazzo.ema import MovingAverage
+from terrazzo.evaluation import Report, measure
+from terrazzo.images import write_image
+from terrazzo.inference import Predictor
+from terrazzo.meter import Reading
+from terrazzo.nn import weights
+from terrazzo.optim import Schedule
+from terrazzo.preparation import OVERFIT_MIOU, Job
+from terrazzo.processes import Processes
+from terrazzo.progress import Progress
+from terrazzo.rendering import contact_sheet
+
+
+class Keeper:
+    """Holds what a checkpoint is made of and decides what is kept."""
+
+    def __init__(
+        self,
+        job: Job,
+        processes: Processes,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        scaler: torch.amp.GradScaler,
+        average: MovingAverage | None,
+        *,
+        step: int,
+    ) -> None:
+        self.job, self.processes, self.network = job, processes, network
+        self.optimizer, self.schedule, self.scaler, self.average = optimizer, schedule, scaler, average
+        self.saved_step = step
+        self.report: Report | None = None
+        self.board = Board(job.run.path / "tensorboard", step=step) if processes.is_first else None
+        if processes.is_first and job.is_resumed:
+            job.run.rewind(step)
+
+    def log(self, reading: Reading, done: int, *, lr: float, grad_norm: float, progress: Progress) -> None:
+        """Say and write where training is after `done` steps."""
+        if not self.processes.is_first:
+            return
+        memory = peak_memory(self.processes.device)
+        line = reading.line(done, self.job.steps, lr=lr, grad_norm=grad_norm, memory=memory)
+        progress.say(line)
+        progress.update(done, line.partition("  ")[2])
+        values = {**reading.losses, "lr": lr, "grad_norm": grad_norm, "seconds_per_step": reading.seconds,
+                  "data_share": reading.waited, "memory_bytes": memory}  # fmt: skip
+        self.job.run.log("train", done, values)
+        assert self.board is not None
+        self.board.scalars(done, values, prefix="train")
+
+    def look_and_save(self, done: int, progress: Progress) -> bool:
+        """Validate, draw, save; return whether training may end here (memorised, or no better for too long)."""
+        run, job = self.job.run, self.job
+        if job.eval_split is None:
+            self.save(done)
+            return False
+        with self.average.applied(self.network) if self.average is not None else nullcontext():
+            predictor = self._predictor()
+            self.report = report = measure(
+                predictor,
+                job.eval_split,
+                loss=job.loss,
+                metrics=job.metrics,
+                rank=self.processes.rank,
+                world=self.processes.world,
+                reduce=self.processes.sum,
+            )
+            if self.processes.is_first:
+                self._draw(done, predictor)
+        if self.processes.is_first:
+            values = report.scalars()
+            progress.say(f"validation at step {done}\n{report.table()}")
+            run.log("eval", done, values)
+            assert self.board is not None
+            self.board.scalars(done, values, prefix="eval")
+        self.save(done, score=report.miou)
+        if self.processes.is_first:
+            run.keep_best(done, report.miou)
+        if job.overfit:
+            return report.miou >= OVERFIT_MIOU
+        return self.processes.tell(self._is_patience_over())
+
+    def save(self, done: int, *, score: float | None = None) -> None:
+        """Make the checkpoint of `done` steps, unless it is there."""
+        if self.processes.is_first and (done != self.saved_step or score is not None):
+            state = {
+                "scaler": self.scaler.state_dict(),
+                "average_updates": self.average.updates if self.average is not None else 0,
+                "miou": score,
+                "processes": self.processes.world,
+            }
+            self.job.run.save(done, self._write, state=state)
+        self.saved_step = done
+        self.processes.wait()
+
+    def conclude(self, progress: Progress, loader: Loader) -> None:
+        """Say how it ended and what comes next; raises TrainingError when a handful could not be memorised."""
+        run, job = self.job.run, self.job
+        if loader.skipped:
+            listed = ", ".join(sorted(loader.skipped)[:10])
+            progress.say(f"{len(loader.skipped)} unreadable images were skipped: {listed}")
+        if run.stopped_by is not None:
+            progress.say(f"stopped at step {self.saved_step} of {job.steps}, saved. To go on:")
+            progress.say(f"  terrazzo train --resume {run.path}")
+            return
+        if job.overfit and self.report is not None:
+            images, miou = len(job.train_split), self.report.miou
+            if not miou >= OVERFIT_MIOU:
+                loss = math.nan if self.report.loss is None else self.report.loss
+                raise diagnosis.did_not_overfit(
+                    images=images, steps=self.saved_step, miou=miou, loss=loss, target=OVERFIT_MIOU
+                )
+            progress.say(f"memorised {images} images: {miou:.3f} mIoU after {self.saved_step} steps")
+        elif self.processes.is_first and run.best is not None:
+            progress.say(
+                f"best mIoU {100 * run.best['miou']:.2f} at step {run.best['step']}: {run.best_folder()}"
+            )
+
+    def _write(self, folder: Path) -> None:
+        job, data = self.job, self.job.recipe.data
+        with self.average.applied(self.network) if self.average is not None else nullcontext():
+            weights.save_model(
+                folder,
+                self.network,
+                classes=job.data.classes,
+                preprocessing={"resize": data.resize, "resize_hw": data.resize_hw, "dtype": job.data.dtype},
+                terrazzo=self._card(),
+            )
+        checkpoint.write_training_state(folder, self.network, self.optimizer, self.average)
+
+    def _card(self) -> dict[str, Any]:
+        """terrazzo.json: what this model is, what it was trained on, what it scored."""
+        job = self.job
+        return {
+            "recipe": job.recipe.to_json(),
+            "classes": job.data.classes.to_json(),
+            "remap": job.data.remap.to_json(),
+            "channels": job.data.channels,
+            "data": {name: job.run.data[name] for name in ("name", "source", "fingerprint", "license")},
+            "metrics": self.report.scalars() if self.report is not None else None,
+            "own": job.run.data.get("own", {}),
+        }
+
+    def _predictor(self) -> Predictor:
+        job = self.job
+        return Predictor(
+            self.network,
+            job.data.classes,
+            data=job.recipe.data,
+            eval=job.recipe.eval,
+            device=self.processes.device,
+        )
+
+    def _draw(self, done: int, predictor: Predictor) -> None:
+        """Draw image | truth | prediction of the same few samples at each validation."""
+        split, count = self.job.eval_split, self.job.recipe.train.pictures
+        if not count or split is None:
+            return
+        chosen = [round(i * (len(split) - 1) / max(count - 1, 1)) for i in range(min(count, len(split)))]
+        samples = [split[i] for i in chosen]
+        sheets = [predictor(sample.image).beside(sample.mask) for sample in samples]
+        sheet = np.asarray(contact_sheet(sheets, columns=1, cell=1200).convert("RGB"))
+        write_image(self.job.run.path / "pictures" / f"step-{done:08d}.png", sheet)
+        assert self.board is not None
+        self.board.picture(done, "image | truth | prediction", sheet)
+
+    def _is_patience_over(self) -> bool:
+        patience, best = self.job.recipe.train.patience, self.job.run.best
+        if not self.processes.is_first or not patience or best is None:
+            return False
+        since = [entry for entry in self.job.run.history("eval") if entry["step"] > best["step"]]
+        return len(since) >= patience
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self.board is not None:
+            self.board.close()

@@ -1,0 +1,89 @@
+"""What training says about itself between two log lines: mean losses, seconds per step, the share spent on waiting.
+
+Losses stay on their device until they are read, so a GPU is not made to wait once per step.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from terrazzo.processes import Processes
+from terrazzo.progress import duration
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The means since the last reading."""
+
+    losses: Mapping[str, float]
+    """Mean of every loss part per step, over all processes; "loss" is their sum."""
+    seconds: float
+    """Wall seconds per step."""
+    waited: float
+    """Share of that time, 0-1, spent waiting for data."""
+
+    def line(self, done: int, steps: int, *, lr: float, grad_norm: float, memory: int) -> str:
+        """Return one log line: "step 50/2000  loss 1.2345  lr 8.0e-04 …"."""
+        parts = [f"{name} {value:.4f}" for name, value in self.losses.items() if name != "loss"]
+        listed = f" ({', '.join(parts)})" if len(parts) > 1 else ""
+        return (
+            f"step {done}/{steps}  loss {self.losses['loss']:.4f}{listed}  lr {lr:.2e}  grad {grad_norm:.2f}  "
+            f"{self.seconds:.3f} s/step  data {100 * self.waited:.0f} %  memory {memory / 2**30:.2f} GiB  "
+            f"eta {duration(self.seconds * (steps - done))}"
+        )
+
+
+class Meter:
+    """Adds up losses and times step by step."""
+
+    def __init__(self) -> None:
+        self._losses: list[dict[str, Tensor]] = []
+        self._unchecked: list[tuple[int, dict[str, Tensor]]] = []
+        self._waited = 0.0
+        self._since = time.perf_counter()
+
+    def add(self, step: int, losses: Mapping[str, Tensor], *, waited: float) -> None:
+        """Note the losses of a whole step (this process's part of each sum) and the seconds it waited for data."""
+        held = {name: value.detach().double() for name, value in losses.items()}
+        self._losses.append(held)
+        self._unchecked.append((step, held))
+        self._waited += waited
+
+    def first_bad_step(self, processes: Processes) -> tuple[int, dict[str, float]] | None:
+        """Return (step, losses) of the first step since the last call with a NaN or infinite loss in any process."""
+        if not self._unchecked:
+            return None
+        sums = processes.sum(
+            torch.stack([torch.stack(list(held.values())).sum() for _, held in self._unchecked])
+        )
+        bad = torch.nonzero(~torch.isfinite(sums)).flatten().tolist()
+        found = self._unchecked[bad[0]] if bad else None
+        self._unchecked.clear()
+        return None if found is None else (found[0], {name: float(value) for name, value in found[1].items()})
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time spent inside: validation and saving are not steps."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
+
+    def read(self, processes: Processes) -> Reading:
+        """Return the means since the last reading and begin anew."""
+        assert self._losses, "read() follows at least one step"
+        steps = len(self._losses)
+        names = sorted(self._losses[0])
+        means = processes.sum(
+            torch.stack([torch.stack([held[n] for held in self._losses]).sum() / steps for n in names])
+        )
+        values = dict(zip(names, means.tolist(), strict=True))
+        seconds = (time.perf_counter() - self._since) / steps
+        reading = Reading(
+            {"loss": sum(values.values()), **values}, seconds, self._waited / max(seconds * steps, 1e-9)
+        )
+        self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+        return reading

@@ -1,0 +1,380 @@
+"""Everything before the first step of a training: what was asked for becomes a `Job`, or an error in words.
+
+Only process 0 makes the run folder. Weights, recipe and data that do not fit together are refused here, before the
+first image is read.
+"""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from terrazzo import checkpoint
+from terrazzo.data import Dataset, open_dataset
+from terrazzo.data.counts import class_pixels
+from terrazzo.data.dataset import Split
+from terrazzo.data.loader import Loader
+from terrazzo.data.transforms import TrainTransform
+from terrazzo.ema import MovingAverage
+from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
+from terrazzo.evaluation import Loss
+from terrazzo.nn import build, weights
+from terrazzo.nn.losses import SegmentationLoss, chosen_weights
+from terrazzo.nn.outputs import Output
+from terrazzo.optim import Schedule
+from terrazzo.processes import Processes
+from terrazzo.recipe import Recipe, load
+from terrazzo.run import Run, free_folder, read_state
+
+OVERFIT_STEPS = 300  # within which a handful of images must be memorised
+OVERFIT_MIOU = 0.95
+FREE_ON_RESUME = (
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.pictures",
+    "train.micro_batch",
+    "data.workers",
+    "data.cache",
+    "data.on_unreadable",
+)  # overrides that do not change what is computed
+
+
+@dataclass
+class Job:
+    """What a training needs."""
+
+    run: Run
+    recipe: Recipe
+    data: Dataset
+    train_split: Split
+    eval_split: Split | None
+    network: nn.Module
+    loss: Loss
+    metrics: Mapping[str, Callable[..., float]]
+    steps: int
+    is_own_network: bool
+    overfit: int
+    is_resumed: bool
+    said: list[str] = field(default_factory=list)
+    """What was decided on the way, one line each."""
+
+    def loader(self, processes: Processes) -> Loader:
+        """Return the loader of this process's share of every step."""
+        recipe = self.recipe
+        return Loader(
+            self.train_split,
+            transform=TrainTransform(recipe.data, ignore=self.data.classes.ignore, mean=self.data.mean),
+            batch_size=recipe.train.batch_size,
+            micro_batch=recipe.train.micro_batch,
+            seed=recipe.train.seed,
+            workers=recipe.data.workers,
+            cache=recipe.data.cache,
+            rank=processes.rank,
+            world=processes.world,
+            pixel_weight=self.loss.pixel_weight,
+            on_unreadable=recipe.data.on_unreadable,
+        )
+
+    def restore(
+        self,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        scaler: torch.amp.GradScaler,
+        average: MovingAverage | None,
+    ) -> int:
+        """Put everything back to the newest whole checkpoint and return its step; 0 for a new run."""
+        folder = self.run.newest() if self.is_resumed else None
+        self.said.extend(self.run.said)
+        if folder is None:
+            return 0
+        state = read_state(folder)
+        tensors = weights.read_tensors(folder / "model.safetensors")
+        checkpoint.read_training_state(folder, network, optimizer, average, tensors)
+        schedule.at(state["step"])
+        scaler.load_state_dict(state["scaler"])
+        if average is not None:
+            average.updates = state["average_updates"]
+        self.said.append(f"going on from step {state['step']}")
+        return int(state["step"])
+
+
+def prepare(
+    processes: Processes,
+    recipe: str | PathLike[str] | Recipe | None,
+    *,
+    data: str | PathLike[str] | Dataset | None,
+    out: str | PathLike[str] | None,
+    overrides: Sequence[str],
+    network: nn.Module | None,
+    loss: Callable[..., Any] | None,
+    metrics: Mapping[str, Callable[..., float]] | None,
+    overfit: int,
+    resume: str | PathLike[str] | None,
+    seed: int | None,
+    data_changed_ok: bool,
+) -> Job:
+    """Resolve what `train` was asked for; its docstring says what each argument is."""
+    if overfit < 0:
+        raise UsageError("--overfit takes a number of images.", found=str(overfit), expected="1 or more")
+    resumed = Run.open(resume) if resume is not None else None
+    chosen = (
+        _recipe_of_resumed(resumed, recipe, overrides) if resumed else _recipe(recipe, overrides, seed=seed)
+    )
+    source = data if data is not None else resumed.data["source"] if resumed else chosen.default_data
+    if source is None:
+        raise UsageError("Training needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
+                         command=f"terrazzo train {chosen.name} --data DATA")  # fmt: skip
+    manifest = resumed.data["split_manifest"] if resumed else None
+    opened = source if isinstance(source, Dataset) else open_dataset(
+        source, keep_void=chosen.data.keep_void, split_manifest=manifest)  # fmt: skip
+    dataset = opened.merged(chosen.data.merge)
+    said = list(dataset.notes)
+    if resumed:
+        _check_same_data(resumed, dataset, data_changed_ok)
+        overfit = int(resumed.data.get("overfit", 0))
+    train_split, eval_split = _splits(dataset, chosen, overfit)
+    if overfit and not resumed:
+        chosen = _overfitting(chosen, len(train_split))
+    steps = chosen.num_steps(len(train_split))
+    torch.manual_seed(chosen.train.seed)  # the initial weights
+    built = network if network is not None else build(
+        chosen.model, num_classes=len(dataset.classes), channels=dataset.channels,
+        mean=dataset.mean, std=dataset.std)  # fmt: skip
+    if resumed is None and network is None:
+        starts = [start for start in (chosen.model.pretrained, chosen.model.init) if start is not None]
+        said += [weights.load_pretrained(built, _model_folder(start), classes=dataset.classes) for start in starts]
+    pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
+    record = _data_record(dataset, source, overfit, pixels)
+    run = resumed or _new_run(
+        processes, chosen, record, out, own={"network": network, "loss": loss, **(metrics or {})}
+    )
+    run.recipe = chosen
+    return Job(
+        run=run,
+        recipe=chosen,
+        data=dataset,
+        train_split=train_split,
+        eval_split=eval_split,
+        network=built,
+        loss=_loss(chosen, loss, pixels, dataset),
+        metrics=metrics or {},
+        steps=steps,
+        is_own_network=network is not None,
+        overfit=overfit,
+        is_resumed=resumed is not None,
+        said=said,
+    )
+
+
+def _recipe(
+    recipe: str | PathLike[str] | Recipe | None, overrides: Sequence[str], *, seed: int | None
+) -> Recipe:
+    if recipe is None:
+        raise UsageError("Training needs a recipe.", hint="The catalogue:", command="terrazzo recipes")
+    chosen = recipe.with_overrides(overrides) if isinstance(recipe, Recipe) else load(recipe, overrides)
+    chosen = replace(chosen, train=replace(chosen.train, seed=seed)) if seed is not None else chosen
+    return chosen.check()
+
+
+def _recipe_of_resumed(
+    run: Run, recipe: str | PathLike[str] | Recipe | None, overrides: Sequence[str]
+) -> Recipe:
+    """The run's own recipe; another one, or an override that would change what is computed, is refused."""
+    if recipe is not None:
+        other = recipe if isinstance(recipe, Recipe) else load(recipe, ())
+        if other.name != run.recipe.name:
+            raise RunError(
+                f"{run.path} is a run of another recipe.",
+                found=other.name,
+                expected=run.recipe.name,
+                hint="A run goes on with its own recipe:",
+                command=f"terrazzo train --resume {run.path}",
+            )
+    fixed = [item for item in overrides if item.partition("=")[0].strip() not in FREE_ON_RESUME]
+    if fixed:
+        raise RecipeError(
+            "A resumed run keeps its recipe; otherwise it would not be the same training.",
+            found=", ".join(fixed),
+            expected=f"no override, or one of {', '.join(FREE_ON_RESUME)}",
+            hint="To train further from its weights with other settings, start a new run:",
+            command=f"terrazzo train {run.recipe.name} --data DATA model.init={run.path} {' '.join(fixed)}",
+        )
+    chosen = run.recipe.with_overrides(overrides)
+    return chosen.check()
+
+
+def _splits(dataset: Dataset, recipe: Recipe, overfit: int) -> tuple[Split, Split | None]:
+    if "train" not in dataset.splits:
+        raise unknown_name("split", "train", dataset.splits)
+    train_split = dataset["train"]
+    if not train_split.has_masks:
+        raise TrainingError(
+            f"The training split of {dataset.name} has no masks.", hint="Label it, or import its masks."
+        )
+    if overfit:
+        few = train_split.subset(range(min(overfit, len(train_split))))
+        return few, few
+    name = recipe.eval.split
+    if name not in dataset.splits:
+        raise unknown_name("split", name, dataset.splits, command="terrazzo train … eval.split=NAME")
+    return train_split, dataset[name] if dataset[name].has_masks else None
+
+
+def _overfitting(recipe: Recipe, images: int) -> Recipe:
+    """The recipe for memorising a handful: no augmentation, no noise, no decay, every image in each step."""
+    return replace(
+        recipe,
+        model=replace(recipe.model, dropout=0.0, drop_path=0.0),
+        data=replace(recipe.data, augment=False, workers=0),
+        loss=replace(recipe.loss, class_weights="none", weights=(), label_smoothing=0.0),
+        optim=replace(recipe.optim, lr=max(recipe.optim.lr, 1e-3), head_lr_factor=1.0, weight_decay=0.0,
+                      schedule="poly", warmup_steps=10),
+        train=replace(recipe.train, steps=OVERFIT_STEPS, epochs=None, batch_size=images, micro_batch=0, ema=0.0,
+                      save_every=OVERFIT_STEPS, patience=0),
+        eval=replace(recipe.eval, every=50),
+    )  # fmt: skip
+
+
+def _class_pixels(recipe: Recipe, split: Split, dataset: Dataset) -> list[list[int]] | None:
+    if recipe.loss.class_weights == "none":
+        return None
+    return [c.tolist() for c in class_pixels(split, len(dataset.classes), ignore=dataset.classes.ignore)]
+
+
+def _loss(
+    recipe: Recipe, own: Callable[..., Any] | None, pixels: list[list[int]] | None, dataset: Dataset
+) -> Loss:
+    if own is not None:
+        return OwnLoss(own)
+
+    def counts() -> tuple[ArrayLike, ArrayLike]:
+        assert pixels is not None, "counted whenever a formula asks for it"
+        return pixels[0], pixels[1]
+
+    weights_K = chosen_weights(recipe.loss, len(dataset.classes), counts)
+    return SegmentationLoss(recipe.loss, weights_K, dataset.classes.ignore)
+
+
+class OwnLoss:
+    """A user's loss(logits (B, K, H, W), mask (B, H, W)) in the form the loop wants.
+
+    What it returns is taken as a mean over the images it saw; micro-batches and processes are averaged by images.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def pixel_weight(self, mask: Tensor) -> float:
+        """Images, not pixels: a user's loss does its own averaging inside an image."""
+        return 1.0 if mask.ndim == 2 else float(mask.shape[0])
+
+    def __call__(self, output: Output, mask_BHW: Tensor, *, weight: float) -> dict[str, Tensor]:
+        logits = output.logits.float()
+        if logits.shape[-2:] != mask_BHW.shape[-2:]:
+            logits = F.interpolate(logits, mask_BHW.shape[-2:], mode="bilinear", align_corners=False)
+        value = self.function(logits, mask_BHW.long())
+        parts = dict(value) if isinstance(value, Mapping) else {"loss_own": value}
+        wrong = [n for n, part in parts.items() if not isinstance(part, Tensor) or part.numel() != 1]
+        if wrong:
+            raise UsageError(
+                "The loss returned something that is not a scalar.",
+                found=", ".join(f"{name}: {type(parts[name]).__name__}" for name in wrong),
+                expected="a scalar tensor, the mean over the batch, or a dict of them",
+            )
+        share = mask_BHW.shape[0] / weight if weight else 0.0
+        return {name: part.reshape(()) * share for name, part in parts.items()}
+
+
+def _new_run(
+    processes: Processes,
+    recipe: Recipe,
+    record: dict[str, Any],
+    out: str | PathLike[str] | None,
+    *,
+    own: Mapping[str, Any],
+) -> Run:
+    named = {name: qualified_name(part) for name, part in own.items() if part is not None}
+    folder = Path(out) if out is not None else free_folder(Path("runs"), recipe.name)
+    folder = Path(processes.tell(str(folder)))
+    problem: BaseException | None = None
+    if processes.is_first:
+        try:
+            run = Run.create(folder, recipe, data=record | {"own": named}, env=environment_record(processes))
+        except Exception as error:  # told to the other processes before it is raised
+            problem = error
+    if processes.any(problem is not None):
+        raise problem or RunError(f"Process 0 could not make the run folder {folder}.")
+    return run if processes.is_first else Run.open(folder)
+
+
+def _check_same_data(run: Run, dataset: Dataset, data_changed_ok: bool) -> None:
+    if dataset.fingerprint == run.data["fingerprint"] or data_changed_ok:
+        return
+    raise DataChangedError(
+        f"The data set of {run.path} has changed since the run began.",
+        found=f"fingerprint {dataset.fingerprint[:16]} in {run.data['source']}",
+        expected=run.data["fingerprint"][:16],
+        hint="Going on would mix two data sets in one run. Put the data back, start a new run, or if you mean it:",
+        command=f"terrazzo train --resume {run.path} --data-changed-ok",
+    )
+
+
+def _data_record(dataset: Dataset, source: Any, overfit: int, pixels: list[int] | None) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "source": str(dataset.location if isinstance(source, Dataset) else source),
+        "fingerprint": dataset.fingerprint,
+        "classes": dataset.classes.to_json(),
+        "remap": dataset.remap.to_json(),
+        "channels": dataset.channels,
+        "dtype": str(dataset.dtype),
+        "mean": list(dataset.mean),
+        "std": list(dataset.std),
+        "license": dataset.license,
+        "splits": {name: list(split.names) for name, split in dataset.splits.items()},
+        "split_manifest": dataset.split_manifest,
+        "class_pixels": pixels,
+        "overfit": overfit,
+    }
+
+
+def environment_record(processes: Processes) -> dict[str, Any]:
+    """Return versions and machine for env.json."""
+    names = ("terrazzo", "torch", "numpy", "numba", "safetensors", "datasets", "pillow")
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "device": str(processes.device),
+        "gpu": torch.cuda.get_device_name(processes.device) if processes.device.type == "cuda" else None,
+        "processes": processes.world,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def qualified_name(part: Any) -> str:
+    """Return "module.Name" of a user's own network, loss or metric."""
+    kind = part if hasattr(part, "__qualname__") else type(part)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _model_folder(source: str) -> str:
+    """A run stands for its best checkpoint."""
+    is_run = (Path(source) / "recipe.json").is_file()
+    return str(Run.open(source).best_folder()) if is_run else source

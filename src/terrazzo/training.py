@@ -1,0 +1,161 @@
+"""Training, told from top to bottom: batches in, loss, backward, step; once in a while log, look, keep.
+
+`train` is the door; `_train` is the page. There are no hooks: whoever needs another loop copies this one. What happens
+before the first step stands in `preparation.py`, what is said when something breaks in `diagnosis.py`.
+
+The gradient of a step is that of one loss: the sum over the pixels of the *global* batch, divided by their weight,
+whatever the number of processes and micro-batches. Random streams are keyed, so a stopped run goes on bit for bit.
+"""
+
+import math
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from terrazzo import diagnosis
+from terrazzo.data import Dataset
+from terrazzo.devices import autocast, choose_precision
+from terrazzo.ema import MovingAverage
+from terrazzo.keeping import Keeper
+from terrazzo.meter import Meter
+from terrazzo.nn.outputs import as_output
+from terrazzo.optim import build_optimizer, build_schedule
+from terrazzo.preparation import Job, prepare
+from terrazzo.processes import Processes, joined
+from terrazzo.progress import Progress
+from terrazzo.recipe import Recipe
+from terrazzo.run import Run
+from terrazzo.stopping import StopSignals
+
+
+def train(
+    recipe: "str | PathLike[str] | Recipe | None" = None,
+    *,
+    data: "str | PathLike[str] | Dataset | None" = None,
+    out: "str | PathLike[str] | None" = None,
+    overrides: Sequence[str] = (),
+    network: nn.Module | None = None,
+    loss: Callable[..., Any] | None = None,
+    metrics: Mapping[str, Callable[..., float]] | None = None,
+    overfit: int = 0,
+    resume: "str | PathLike[str] | None" = None,
+    device: str = "auto",
+    seed: int | None = None,
+    data_changed_ok: bool = False,
+    quiet: bool = False,
+) -> Run:
+    """Train a network on a data set and return its run.
+
+    recipe: a name of `terrazzo recipes`, a recipe's JSON or .py file, or a `Recipe`; overrides: "train.steps=2000" ….
+    data: whatever `open_dataset` opens, or a `Dataset`. out: the run folder, made here; runs/NAME by default.
+    network: one's own module, image (B, C, H, W) float32 in [0, 1] -> logits (B, K, h, w), instead of `model.name`.
+    loss: one's own loss(logits (B, K, H, W), mask (B, H, W) int64 with `classes.ignore`) -> a mean, or a dict of means.
+    metrics: name -> fn(pred_mask, true_mask) -> float, averaged over the validation images.
+    overfit: train and validate on the first N samples without augmentation; raises TrainingError when that fails.
+    resume: a run folder to go on with; recipe and data are then its own.
+
+    SIGINT, SIGTERM and a closed terminal end it after the present step with a checkpoint; `run.stopped_by` tells.
+    Raises the errors of reading recipe and data, NonFiniteLossError, StorageError, RunInUseError, DataChangedError.
+    """
+    with joined(device) as processes:
+        job = prepare(
+            processes,
+            recipe,
+            data=data,
+            out=out,
+            overrides=overrides,
+            network=network,
+            loss=loss,
+            metrics=metrics,
+            overfit=overfit,
+            resume=resume,
+            seed=seed,
+            data_changed_ok=data_changed_ok,
+        )
+        with job.run.locked() if processes.is_first else nullcontext():
+            _train(job, processes, quiet=quiet or not processes.is_first)
+        return job.run
+
+
+def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
+    run, recipe, device = job.run, job.recipe, processes.device
+    precision = choose_precision(recipe.train.precision, device)
+    network = job.network.to(device)
+    optimizer = build_optimizer(network, recipe.optim)
+    schedule = build_schedule(optimizer, recipe.optim, job.steps)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "f16")
+    average = MovingAverage(network, recipe.train.ema) if recipe.train.ema else None
+    start = job.restore(network, optimizer, schedule, scaler, average)
+    model = processes.wrap(network)
+    loader = job.loader(processes)
+    keeper = Keeper(job, processes, network, optimizer, schedule, scaler, average, step=start)
+    meter = Meter()
+    with (
+        loader,
+        keeper,
+        Progress(total=job.steps, what="train", quiet=quiet) as progress,
+        StopSignals() as stop,
+    ):
+        for line in job.said:
+            progress.say(line)
+        network.train()
+        for step in range(start, job.steps):
+            weight, asked_to_stop = processes.sum(
+                torch.stack([loader.weight(step), _flag(stop.received)])
+            ).tolist()
+            if asked_to_stop:
+                run.stopped_by = stop.received or signal.SIGTERM
+                keeper.save(step)
+                break
+            losses: dict[str, Tensor] = {}
+            for number, (image_BCHW, mask_BHW) in enumerate(loader.micro_batches(step)):
+                torch.manual_seed(loader.key(step, number))  # dropout and drop path, the same after a resume
+                with processes.hold_gradients(model, hold=number < loader.num_micro_batches - 1):
+                    with autocast(precision, device):
+                        output = as_output(model(image_BCHW.to(device, non_blocking=True)))
+                    parts = job.loss(output, mask_BHW.to(device, non_blocking=True), weight=weight)
+                    scaler.scale(sum(parts.values()) * processes.world).backward()  # the exchange averages
+                losses = {name: losses.get(name, 0) + part.detach() for name, part in parts.items()}
+            scaler.unscale_(optimizer)
+            grad_norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.train.max_grad_norm or math.inf)
+            meter.add(step, losses, waited=loader.waited(step))
+            if device.type == "cpu":  # a look costs a GPU its queue; there it comes with the log line
+                diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule, every=1)
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            optimizer.zero_grad()
+            if average is not None:
+                average.update(network)
+
+            done, is_last = step + 1, step + 1 == job.steps
+            if done % recipe.train.log_every == 0 or is_last:  # once in a while: say where we are
+                diagnosis.stop_if_not_finite(
+                    meter, job, processes, loader, schedule, every=recipe.train.log_every
+                )
+                reading = meter.read(processes)
+                keeper.log(
+                    reading, done, lr=schedule.get_last_lr()[0], grad_norm=float(grad_norm), progress=progress
+                )
+            if done % recipe.eval.every == 0 or is_last:  # once in a while: look honestly, then keep
+                diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule, every=recipe.eval.every)
+                with meter.paused():
+                    is_enough = keeper.look_and_save(done, progress)
+                if is_enough:
+                    break
+            elif done % recipe.train.save_every == 0:  # once in a while: keep
+                diagnosis.stop_if_not_finite(
+                    meter, job, processes, loader, schedule, every=recipe.train.save_every
+                )
+                with meter.paused():
+                    keeper.save(done)
+        keeper.conclude(progress, loader)
+
+
+def _flag(received: int | None) -> Tensor:
+    return torch.tensor(0.0 if received is None else 1.0, dtype=torch.float64)
