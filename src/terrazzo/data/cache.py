@@ -6,7 +6,7 @@ written to disk here.
 """
 
 import os
-import sys
+import platform
 import threading
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -81,10 +81,10 @@ def free_memory() -> int:
 
 def _free_here() -> int | None:
     try:
-        if sys.platform == "linux":
+        if platform.system() == "Linux":
             lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-        if sys.platform == "win32":
+        if platform.system() == "Windows":
             return _free_on_windows()
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS counts caches as taken
     except (OSError, ValueError, StopIteration):

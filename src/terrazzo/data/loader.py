@@ -80,6 +80,7 @@ class Loader:
         self._ahead = max(1, math.ceil(2 * threads / self.share)) if threads else 0
         self._steps: dict[int, _Step] = {}
         self._skipped: dict[int, str] = {}  # position -> name
+        self._sizes: dict[int, tuple[int, int]] = {}  # index -> (height, width), where crops do not give it
 
     @property
     def num_micro_batches(self) -> int:

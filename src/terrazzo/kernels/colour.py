@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.kernels.compile import is_available, kernel
+from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel
 
 Array = NDArray[Any]
 
@@ -65,7 +65,7 @@ def recolour_reference(
         np.clip(total, np.float32(low), np.float32(high), out=out_CHW[channel, : len(unit), : unit.shape[1]])
 
 
-@kernel()
+@kernel(fastmath=set(ELEMENTWISE))
 def _recolour_rgb(
     image: Array,
     white: np.float32,
@@ -85,12 +85,12 @@ def _recolour_rgb(
             r = matrix[0, 3] + matrix[0, 0] * red + matrix[0, 1] * green + matrix[0, 2] * blue
             g = matrix[1, 3] + matrix[1, 0] * red + matrix[1, 1] * green + matrix[1, 2] * blue
             b = matrix[2, 3] + matrix[2, 0] * red + matrix[2, 1] * green + matrix[2, 2] * blue
-            out_red[y, x] = min(max(r, low), high)
-            out_green[y, x] = min(max(g, low), high)
-            out_blue[y, x] = min(max(b, low), high)
+            out_red[y, x] = low if r < low else (high if r > high else r)  # NaN stays NaN
+            out_green[y, x] = low if g < low else (high if g > high else g)
+            out_blue[y, x] = low if b < low else (high if b > high else b)
 
 
-@kernel()
+@kernel(fastmath=set(ELEMENTWISE))
 def _recolour_channel(
     image: Array,
     white: np.float32,
@@ -105,4 +105,4 @@ def _recolour_channel(
             total = row[channels]
             for channel in range(channels):
                 total += row[channel] * (np.float32(image[y, x, channel]) / white)
-            out[y, x] = min(max(total, low), high)
+            out[y, x] = low if total < low else (high if total > high else total)
