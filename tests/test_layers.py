@@ -34,6 +34,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "meter",
         "prediction",
         "processes",
+        "ranges",
         "recipe",
         "recipes",
         "run",

@@ -6,9 +6,9 @@ under the field in the source. It knows no recipe: `recipe.py` says which config
 """
 
 import ast
-import inspect
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from functools import cache
 from typing import Any, Literal, get_args, get_origin
 
-NUMBER_SEPARATOR = re.compile(r"\s*[,x×]\s*|\s+")  # 256x320, "256, 320", "256 320"
+NUMBER_SEPARATOR = re.compile(r"\s*[,xX×]\s*|\s+")  # 256x320, "256, 320", "256 320"
 WORDS_OF_TRUTH = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 WORDS_OF_ABSENCE = ("null", "none")
 QUOTES = ("'", '"')
@@ -81,8 +81,8 @@ def get(config: object, path: str) -> Any:
 
 def field_docs(config: type) -> dict[str, str]:
     """Return the string written under each field of a class, on one line; {} where no source is at hand."""
-    path = inspect.getsourcefile(config)
-    node = _classes(path).get(config.__qualname__) if path else None
+    path = getattr(sys.modules.get(config.__module__), "__file__", None) or ""
+    node = _classes(path).get(config.__qualname__) if path.endswith(".py") else None
     if node is None:
         return {}
     docs: dict[str, str] = {}
@@ -135,11 +135,13 @@ def _parse_tuple(text: str, annotation: Any) -> tuple[Any, ...]:
     if len(text) >= 2 and text[0] + text[-1] in ("[]", "()"):
         text = text[1:-1].strip()
     if not text:
-        parts = []
+        parts: list[str] = []
     elif str in items:
-        parts = [part for part in text.split(",") if part.strip()]
+        parts = text.split(",")
     else:
-        parts = [part for part in NUMBER_SEPARATOR.split(text) if part]
+        parts = NUMBER_SEPARATOR.split(text)
+    if not all(part.strip() for part in parts):
+        raise ValueError(text)
     kinds = [items[0]] * len(parts) if items[-1] is Ellipsis else items
     return tuple(parse(part, kind) for part, kind in zip(parts, kinds, strict=True))
 

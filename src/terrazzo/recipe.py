@@ -9,6 +9,7 @@ classes comes from the data, the count of steps of an epoch from `num_steps`.
 import ast
 import math
 import pkgutil
+import re
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,17 +37,17 @@ class TrainConfig:
     """How long and in which portions to train: `recipe.train`."""
 
     steps: int | None = 20_000
-    """Optimiser steps; null where epochs says how long. Given as an override it replaces epochs."""
+    """Optimiser steps; null where epochs says how long. As an override it takes the place of epochs."""
     epochs: float | None = None
-    """Passes over the training split; null where steps says how long. Given as an override it replaces steps."""
+    """Passes over the training split; null where steps says how long. As an override it takes the place of steps."""
     batch_size: int = 16
-    """Images per optimiser step, over all processes: what a result depends on."""
+    """Images per optimiser step over all processes, on which results depend."""
     micro_batch: int = 0
-    """Images per forward pass and process; a divisor of batch_size; 0 is all of the process's share at once."""
+    """Images per forward pass and process, a divisor of batch_size; 0 is the process's whole share."""
     precision: Literal["auto", "f32", "bf16", "f16"] = "auto"
     """Arithmetic of the forward pass; auto is bf16 where the device is fast at it, else f16 on a GPU, else f32."""
     max_grad_norm: float | None = 1.0
-    """Gradients are scaled down to this norm; null leaves them as they are."""
+    """Scale gradients down to this norm; null leaves them as they are."""
     log_every: int = 50
     """Steps between two lines of the log."""
     save_every: int = 1000
@@ -56,15 +57,15 @@ class TrainConfig:
     seed: int = 0
     """Seeds the weights, the order of the samples and their augmentation."""
     ema: float = 0.0
-    """Decay of the moving average of the weights that is validated and saved, such as 0.999; 0 is off."""
+    """Decay of a moving average of the weights, such as 0.999, that is then validated and saved; 0 is off."""
     patience: int = 0
     """Stop after this many validations without a better mIoU; 0 is never."""
     sync_batch_norm: bool = False
-    """Batch norm counts over all processes."""
+    """Batch norm sees the batches of all processes."""
     gradient_checkpointing: bool = False
-    """Compute the backbone's activations twice to hold less of them in memory."""
+    """Compute activations twice instead of holding them: slower, less memory."""
     pictures: int = 4
-    """How many validation samples are drawn as image | truth | prediction at each validation."""
+    """Validation samples drawn each time as image | truth | prediction."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,19 @@ class EvalConfig:
     """How to look at images after training, and how often meanwhile: `recipe.eval`."""
 
     every: int = 1000
-    """Steps between two validations; the last step is validated too."""
+    """Steps between two validations; the last step is always validated."""
     inference: Literal["whole", "windows"] = "whole"
-    """The whole image at once, or windows whose overlaps are averaged."""
+    """The whole image at once, or windows averaged where they overlap."""
     window_hw: tuple[int, int] = (512, 512)
     """Height and width of a window."""
     stride_hw: tuple[int, int] = (384, 384)
-    """How far a window moves down and to the right; no more than its size, so that no pixel is missed."""
+    """How far windows lie apart, down and across; at most their size."""
     batch_size: int = 1
     """Images, or windows, per forward pass."""
     flip: bool = False
     """Average with the prediction of the mirrored image: twice the time."""
     split: str = "val"
-    """The split that is validated on during training."""
+    """The split that is validated on while training."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class Recipe:
     train: TrainConfig = field(default_factory=TrainConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     default_data: str | None = None
-    """The data set this recipe was made for, taken when none is named: a folder, a Hub id, or "scenes"."""
+    """The data set taken when none is named: the one this recipe was made for."""
 
     def with_overrides(self, overrides: Sequence[str]) -> "Recipe":
         """Return this recipe with leaves replaced, as in ["train.steps=2000", "data.crop_hw=256x320"], and checked.
@@ -110,12 +111,11 @@ class Recipe:
         Values are read by the type of their field: see `fields.parse`. A new train.steps takes the place of
         train.epochs, and the reverse. Raises RecipeError with every problem of every override.
         """
-        where = f"in the overrides of recipe {self.name!r}"
-        values = _read_overrides(self, overrides, where)
+        values = _read_overrides(self, overrides)
         for given, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
             if values.get(given) is not None and other not in values:
                 values[other] = None
-        return _replaced(self, values, where).check()
+        return _replaced(self, values).check()
 
     def check(self) -> "Recipe":
         """Return this recipe if every value has its type and range and they agree; RecipeError lists all else."""
@@ -163,9 +163,9 @@ class Recipe:
                 hint="It was written by a newer terrazzo:" if newer else None,
                 command="pip install --upgrade terrazzo" if newer else None,
             )
-        values = _read_json(value, f"in {where}")
+        values = _read_json(value, where)
         blank = cls(name=values["name"], summary=values["summary"])
-        return _replaced(blank, values, f"in {where}").check()
+        return _replaced(blank, values).check()
 
 
 def load(source: "str | PathLike[str] | Recipe", overrides: Sequence[str] = ()) -> Recipe:
@@ -197,18 +197,29 @@ def fields() -> list[leaf.Leaf]:
 
 
 def describe(recipe: Recipe, *, width: int = 110) -> str:
-    """Return one screen: every field of the recipe, its value, and what it is as far as `width` allows."""
+    """Return one screen: every field of the recipe, its value, and as much of its sentence as `width` allows."""
     told = [one for one in fields() if one.name not in ("name", "summary")]
-    values = [leaf.to_text(leaf.get(recipe, one.name), one.annotation) for one in told]
-    left, middle = max(len(one.name) for one in told), max(map(len, values))
+    left, middle = max(len(one.name) for one in told), 14
     lines, section = [f"{recipe.name}: {recipe.summary}"], None
-    for one, value in zip(told, values, strict=True):
+    for one in told:
         here = one.name.rpartition(".")[0]
         lines += [""] if here != section else []
         section = here
-        line = f"  {one.name:<{left}}  {value:<{middle}}  {one.doc}".rstrip()
-        lines.append(line if len(line) <= width else line[: width - 1].rstrip() + "…")
+        value = (
+            f"  {one.name:<{left}}  {leaf.to_text(leaf.get(recipe, one.name), one.annotation):<{middle}}  "
+        )
+        lines.append((value + _clause(one.doc, width - len(value))).rstrip())
     return "\n".join(lines)
+
+
+def _clause(sentence: str, room: int) -> str:
+    """The sentence, or as many clauses of it as there is room for, or else as many words, and "…"."""
+    if len(sentence) <= room:
+        return sentence
+    borders = [
+        border.start() for border in re.finditer(r"[.;:](?= )", sentence) if 20 <= border.start() < room
+    ]
+    return (sentence[: borders[-1]] if borders else sentence[: max(room - 1, 0)].rpartition(" ")[0]) + "…"
 
 
 # --- where a recipe is found ----------------------------------------------------------------------------------------
@@ -273,7 +284,7 @@ def _told(error: Exception) -> str:
 # --- from words and JSON to values ----------------------------------------------------------------------------------
 
 
-def _read_overrides(recipe: Recipe, overrides: Sequence[str], where: str) -> dict[str, Any]:
+def _read_overrides(recipe: Recipe, overrides: Sequence[str]) -> dict[str, Any]:
     if isinstance(overrides, str):
         raise RecipeError("Overrides are a list.", found=repr(overrides), expected=repr([overrides]))
     values: dict[str, Any] = {}
@@ -291,7 +302,7 @@ def _read_overrides(recipe: Recipe, overrides: Sequence[str], where: str) -> dic
             values[name] = _parsed(recipe, known, text)
         except RecipeError as problem:
             problems.append(problem)
-    _raise(problems, where)
+    _raise(problems, f"in the overrides of recipe {recipe.name!r}")
     return values
 
 
@@ -333,7 +344,7 @@ def _read_json(value: Mapping[str, Any], where: str) -> dict[str, Any]:
             values[path] = _conformed(path, item)
         except RecipeError as problem:
             problems.append(problem)
-    _raise(problems, where)
+    _raise(problems, f"in {where}")
     return values
 
 
@@ -360,19 +371,12 @@ def _conformed(path: str, item: Any) -> Any:
     return value
 
 
-def _replaced(recipe: Recipe, values: Mapping[str, Any], where: str) -> Recipe:
-    """Return `recipe` with the leaves at these paths replaced; what the configs refuse at birth is told at once."""
+def _replaced(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
+    """Return `recipe` with the leaves at these paths replaced, all at once."""
     changed = {path: value for path, value in values.items() if "." not in path}
-    problems: list[RecipeError] = []
     for section in leaf.sections(Recipe):
-        mine = {
-            path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")
-        }
-        try:
-            changed[section] = replace(getattr(recipe, section), **mine)
-        except RecipeError as problem:
-            problems.append(problem)
-    _raise(problems, where)
+        mine = {path.partition(".")[2]: values[path] for path in values if path.startswith(f"{section}.")}
+        changed[section] = replace(getattr(recipe, section), **mine)
     return replace(recipe, **changed)
 
 
@@ -409,6 +413,11 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
         yield RecipeError(
             f"train.micro_batch is {train.micro_batch}, which does not divide train.batch_size {train.batch_size}.",
             expected=f"0 or one of {', '.join(divisors)}",
+        )
+    if recipe.data.scale[0] > recipe.data.scale[1]:
+        yield RecipeError(
+            f"data.scale is {leaf.to_text(recipe.data.scale)}.",
+            expected="the smallest factor, then the largest",
         )
     if any(stride > size for stride, size in zip(look.stride_hw, look.window_hw, strict=True)):
         yield RecipeError(

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from terrazzo.errors import RecipeError, TrainingError, unknown_name
-from terrazzo.kernels.resize_cross_entropy import resize_cross_entropy
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +75,8 @@ class SegmentationLoss:
         return float(counts[: len(self.class_weights_K)] @ self.class_weights_K.double().numpy())
 
     def _sum(self, logits_BKhw: "Tensor", mask_BHW: "Tensor") -> "Tensor":
+        from terrazzo.kernels.resize_cross_entropy import resize_cross_entropy
+
         num_classes = logits_BKhw.shape[1]
         if num_classes == 1:
             raise TrainingError(

@@ -1,10 +1,10 @@
 """Hugging Face's walk-through to the letter, to compare with: SegFormer-B0 on segments/sidewalk-semantic.
 
-The post is "Fine-Tune a Semantic Segmentation Model with a Custom Dataset": 5 epochs of batches of 2, AdamW at a constant
-6e-5 for all parameters, images squashed to 512 x 512, ColorJitter alone, all 35 raw ids as classes, "unlabeled" and
-"void-*" included. Three things differ. Weight decay, 0.01, spares biases and norms, as it should. ColorJitter multiplies
-the brightness by 1 ± 0.25; ours adds, and ± 0.125 of the range is the same to a middle grey. Scores are ours: the post
-leaves class 0 out and counts at 512 x 512, so its numbers cannot be compared with any of these.
+The post is "Fine-Tune a Semantic Segmentation Model with a Custom Dataset": 5 epochs of batches of 2, AdamW at a
+constant 6e-5 for all parameters, images squashed to 512 x 512, ColorJitter alone, all 35 raw ids as classes,
+"unlabeled" and "void-*" included. Three things differ. Weight decay, 0.01, spares biases and norms. ColorJitter
+multiplies the brightness by 1 ± 0.25; ours adds, and ± 0.125 of the range is the same to a middle grey. Scores are
+ours: the post leaves class 0 out and counts at 512 x 512, so its numbers cannot be compared with these.
 Command: terrazzo train sidewalk-post
 Hardware, hours: not measured. Meant for one GPU with 8 GB.
 Expected mIoU: not measured.
