@@ -15,13 +15,14 @@ from terrazzo.processes import Processes
 
 
 def stop_if_not_finite(
-    meter: Meter, job: Job, processes: Processes, loader: Loader, schedule: Schedule, *, every: int
+    meter: Meter, job: Job, processes: Processes, loader: Loader, schedule: Schedule
 ) -> None:
     """Raise NonFiniteLossError if a loss since the last call was NaN or infinite; every process raises together.
 
-    Names the step (within the interval of `every` steps that were looked at together), its images, the learning rate,
+    Names the step (within the interval of steps that were looked at together), its images, the learning rate,
     the loss parts and the first layer whose result is not finite.
     """
+    every = meter.num_unchecked
     bad = meter.first_bad_step(processes)
     if bad is None:
         return

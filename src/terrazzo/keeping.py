@@ -4,6 +4,7 @@ Only process 0 writes; all of them validate, each its share of the images.
 """
 
 import math
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from terrazzo.board import Board
 from terrazzo.data.loader import Loader
 from terrazzo.devices import peak_memory
 from terrazzo.ema import MovingAverage
+from terrazzo.errors import TerrazzoError, TrainingError
 from terrazzo.evaluation import Report, measure
 from terrazzo.images import write_image
 from terrazzo.inference import Predictor
@@ -52,6 +54,30 @@ class Keeper:
         self.board = Board(job.run.path / "tensorboard", step=step) if processes.is_first else None
         if processes.is_first and job.is_resumed:
             job.run.rewind(step)
+
+    def agree(self, loader: Loader, step: int, received: int | None) -> tuple[float, bool]:
+        """Return the weight of the global batch of `step`, and whether a process was asked to stop; the same in all.
+
+        Where a process cannot read its samples, the checkpoint of this step is made and each process raises.
+        """
+        problem: TerrazzoError | None = None
+        weight = torch.zeros((), dtype=torch.float64)
+        try:
+            weight = loader.weight(step)
+        except TerrazzoError as error:
+            problem = error
+        mine = torch.tensor(
+            [float(weight), float(received is not None), float(problem is not None)], dtype=torch.float64
+        )
+        total, stopped, failed = self.processes.sum(mine).tolist()
+        if failed:
+            self.save(step)
+            raise problem or TrainingError(
+                "Another process could not read its samples; its message says which."
+            )
+        if stopped:
+            self.job.run.stopped_by = received or signal.SIGTERM
+        return total, stopped > 0
 
     def log(self, reading: Reading, done: int, *, lr: float, grad_norm: float, progress: Progress) -> None:
         """Say and write where training is after `done` steps."""

@@ -48,10 +48,15 @@ class Meter:
 
     def add(self, step: int, losses: Mapping[str, Tensor], *, waited: float) -> None:
         """Note the losses of a whole step (this process's part of each sum) and the seconds it waited for data."""
-        held = {name: value.detach().double() for name, value in losses.items()}
+        held = {name: value.detach().float() for name, value in losses.items()}
         self._losses.append(held)
         self._unchecked.append((step, held))
         self._waited += waited
+
+    @property
+    def num_unchecked(self) -> int:
+        """How many steps the next `first_bad_step` looks at."""
+        return len(self._unchecked)
 
     def first_bad_step(self, processes: Processes) -> tuple[int, dict[str, float]] | None:
         """Return (step, losses) of the first step since the last call with a NaN or infinite loss in any process."""

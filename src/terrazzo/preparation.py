@@ -84,6 +84,14 @@ class Job:
             on_unreadable=recipe.data.on_unreadable,
         )
 
+    def set_training_mode(self) -> None:
+        """Put the network into training mode; a frozen backbone stays as it was trained, batch norm included."""
+        self.network.train()
+        if self.recipe.model.freeze == "backbone":
+            frozen = self.network.backbone
+            assert isinstance(frozen, nn.Module)
+            frozen.eval()
+
     def restore(
         self,
         network: nn.Module,
@@ -130,7 +138,7 @@ def prepare(
     chosen = (
         _recipe_of_resumed(resumed, recipe, overrides) if resumed else _recipe(recipe, overrides, seed=seed)
     )
-    source = data if data is not None else resumed.data["source"] if resumed else chosen.default_data
+    source: Any = data if data is not None else resumed.data["source"] if resumed else chosen.default_data
     if source is None:
         raise UsageError("Training needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
                          command=f"terrazzo train {chosen.name} --data DATA")  # fmt: skip
@@ -152,13 +160,24 @@ def prepare(
         mean=dataset.mean, std=dataset.std)  # fmt: skip
     if resumed is None and network is None:
         starts = [start for start in (chosen.model.pretrained, chosen.model.init) if start is not None]
-        said += [weights.load_pretrained(built, _model_folder(start), classes=dataset.classes) for start in starts]
+        said += [
+            weights.load_pretrained(built, _model_folder(start), classes=dataset.classes) for start in starts
+        ]
+    if chosen.train.gradient_checkpointing:
+        _turn_on_checkpointing(built)
     pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
     record = _data_record(dataset, source, overfit, pixels)
     run = resumed or _new_run(
         processes, chosen, record, out, own={"network": network, "loss": loss, **(metrics or {})}
     )
     run.recipe = chosen
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
+    said.append(
+        f"{chosen.name} on {dataset.name} ({counts} images, {len(dataset.classes)} classes): {steps:,} steps of "
+        f"{chosen.train.batch_size} images on {processes.device}"
+        + (f", {processes.world} processes" if processes.world > 1 else "")
+        + f"; the run is {run.path}"
+    )
     return Job(
         run=run,
         recipe=chosen,
@@ -245,6 +264,17 @@ def _overfitting(recipe: Recipe, images: int) -> Recipe:
     )  # fmt: skip
 
 
+def _turn_on_checkpointing(network: nn.Module) -> None:
+    if not hasattr(network, "gradient_checkpointing"):
+        raise RecipeError(
+            f"{type(network).__name__} cannot compute its activations twice.",
+            found="train.gradient_checkpointing=true",
+            hint="A network that can has an attribute gradient_checkpointing. To save memory otherwise:",
+            command="train.micro_batch=1",
+        )
+    setattr(network, "gradient_checkpointing", True)  # noqa: B010  (nn.Module types it as a tensor)
+
+
 def _class_pixels(recipe: Recipe, split: Split, dataset: Dataset) -> list[list[int]] | None:
     if recipe.loss.class_weights == "none":
         return None
@@ -329,7 +359,9 @@ def _check_same_data(run: Run, dataset: Dataset, data_changed_ok: bool) -> None:
     )
 
 
-def _data_record(dataset: Dataset, source: Any, overfit: int, pixels: list[int] | None) -> dict[str, Any]:
+def _data_record(
+    dataset: Dataset, source: Any, overfit: int, pixels: list[list[int]] | None
+) -> dict[str, Any]:
     return {
         "name": dataset.name,
         "source": str(dataset.location if isinstance(source, Dataset) else source),
@@ -351,7 +383,7 @@ def _data_record(dataset: Dataset, source: Any, overfit: int, pixels: list[int] 
 def environment_record(processes: Processes) -> dict[str, Any]:
     """Return versions and machine for env.json."""
     names = ("terrazzo", "torch", "numpy", "numba", "safetensors", "datasets", "pillow")
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in names:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -8,7 +8,6 @@ whatever the number of processes and micro-batches. Random streams are keyed, so
 """
 
 import math
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -83,7 +82,7 @@ def train(
 
 
 def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
-    run, recipe, device = job.run, job.recipe, processes.device
+    recipe, device = job.recipe, processes.device
     precision = choose_precision(recipe.train.precision, device)
     network = job.network.to(device)
     optimizer = build_optimizer(network, recipe.optim)
@@ -103,13 +102,10 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
     ):
         for line in job.said:
             progress.say(line)
-        network.train()
+        job.set_training_mode()
         for step in range(start, job.steps):
-            weight, asked_to_stop = processes.sum(
-                torch.stack([loader.weight(step), _flag(stop.received)])
-            ).tolist()
+            weight, asked_to_stop = keeper.agree(loader, step, stop.received)
             if asked_to_stop:
-                run.stopped_by = stop.received or signal.SIGTERM
                 keeper.save(step)
                 break
             losses: dict[str, Tensor] = {}
@@ -119,13 +115,23 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
                     with autocast(precision, device):
                         output = as_output(model(image_BCHW.to(device, non_blocking=True)))
                     parts = job.loss(output, mask_BHW.to(device, non_blocking=True), weight=weight)
-                    scaler.scale(sum(parts.values()) * processes.world).backward()  # the exchange averages
+                    total = torch.stack(list(parts.values())).sum() * processes.world  # the exchange averages
+                    scaler.scale(total).backward()
                 losses = {name: losses.get(name, 0) + part.detach() for name, part in parts.items()}
+            meter.add(step, losses, waited=loader.waited(step))
+
+            done = step + 1
+            is_last = done == job.steps
+            says = done % recipe.train.log_every == 0 or is_last
+            looks = done % recipe.eval.every == 0 or is_last
+            keeps = done % recipe.train.save_every == 0 and not looks
+            if (
+                device.type == "cpu" or says or looks or keeps
+            ):  # on a GPU, a look at each step would empty its queue
+                diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule)
             scaler.unscale_(optimizer)
             grad_norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.train.max_grad_norm or math.inf)
-            meter.add(step, losses, waited=loader.waited(step))
-            if device.type == "cpu":  # a look costs a GPU its queue; there it comes with the log line
-                diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule, every=1)
+            lr = schedule.get_last_lr()[0]
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
@@ -133,29 +139,14 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
             if average is not None:
                 average.update(network)
 
-            done, is_last = step + 1, step + 1 == job.steps
-            if done % recipe.train.log_every == 0 or is_last:  # once in a while: say where we are
-                diagnosis.stop_if_not_finite(
-                    meter, job, processes, loader, schedule, every=recipe.train.log_every
-                )
-                reading = meter.read(processes)
-                keeper.log(
-                    reading, done, lr=schedule.get_last_lr()[0], grad_norm=float(grad_norm), progress=progress
-                )
-            if done % recipe.eval.every == 0 or is_last:  # once in a while: look honestly, then keep
-                diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule, every=recipe.eval.every)
+            if says:  # once in a while: say where we are
+                keeper.log(meter.read(processes), done, lr=lr, grad_norm=float(grad_norm), progress=progress)
+            if looks:  # once in a while: look honestly, then keep
                 with meter.paused():
                     is_enough = keeper.look_and_save(done, progress)
                 if is_enough:
                     break
-            elif done % recipe.train.save_every == 0:  # once in a while: keep
-                diagnosis.stop_if_not_finite(
-                    meter, job, processes, loader, schedule, every=recipe.train.save_every
-                )
+            if keeps:  # once in a while: keep
                 with meter.paused():
                     keeper.save(done)
         keeper.conclude(progress, loader)
-
-
-def _flag(received: int | None) -> Tensor:
-    return torch.tensor(0.0 if received is None else 1.0, dtype=torch.float64)
