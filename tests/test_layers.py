@@ -16,10 +16,12 @@ SOURCE = Path(__file__).parent.parent / "src" / "terrazzo"
 STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
     "values": {
         "classes",
+        "decoding",
         "errors",
         "fields",
         "images",
         "progress",
+        "ranges",
         "regions",
         "sample",
         "stopping",
@@ -28,6 +30,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
     "kernels": {"kernels"},
     "parts": {"board", "data", "devices", "ema", "metrics", "nn", "optim", "project", "rendering", "sources"},
     "engine": {
+        "backends",
         "checkpoint",
         "environment",
         "inference",
@@ -37,7 +40,9 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "ranges",
         "recipe",
         "recipes",
+        "report",
         "run",
+        "windows",
     },
     "verbs": {
         "evaluation",
@@ -140,7 +145,7 @@ def stair(module: str) -> str | None:
 def climbs(one: Import) -> str | None:
     """Return what is wrong with an import of ours, or None."""
     mine, theirs = room(one.importer), room(one.imported)
-    if mine == theirs or (one.importer, theirs) in ALLOWED:
+    if mine == theirs or not ALLOWED.keys().isdisjoint([(one.importer, theirs), (mine, theirs)]):
         return None
     low, high = stair(one.importer), stair(one.imported)
     if low is None or high is None:
@@ -221,7 +226,8 @@ def test_each_exception_is_still_used() -> None:
     modules = {module_name(path) for path in FILES}
     for who, whom in ALLOWED:
         if who in modules and whom in {room(module) for module in modules}:
-            used = any(one.importer == who and room(one.imported) == whom for one in IMPORTS if one.is_ours)
+            ours = [one for one in IMPORTS if one.is_ours and room(one.imported) == whom]
+            used = any(who in (one.importer, room(one.importer)) for one in ours)
             assert used, f"{who} no longer imports {whom}: take it from ALLOWED"
 
 
