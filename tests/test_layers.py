@@ -56,7 +56,12 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
     "shells": {"__init__", "__main__", "cli", "labelling", "serving"},
 }
 ORDER = list(STAIRS)
-BESIDE = {"diagnosis": "training", "keeping": "training", "preparation": "training"}  # pages of a larger room
+BESIDE = {  # pages of a larger room
+    "diagnosis": "training",
+    "keeping": "training",
+    "preparation": "training",
+    "report": "evaluation",
+}
 
 ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why
     ("data.open", "project"): "a labelling release opens as a data set; project/ needs no torch",

@@ -1,0 +1,94 @@
+"""What runs a network: image in, logits out. What surrounds it (resize, windows, argmax) is the Predictor's, shared.
+
+A backend is any callable of the `Backend` form. PyTorch is the only one so far; another runtime is another class here
+and another line in `inference.load`.
+
+Shapes: B batch, C channels, H W height and width of the image, K classes, h w of the logits.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from terrazzo.devices import Precision, autocast
+from terrazzo.errors import TerrazzoError
+from terrazzo.nn.outputs import as_output
+
+
+class Backend(Protocol):
+    """A network ready to run; safe to call from several threads at once."""
+
+    @property
+    def network(self) -> nn.Module:
+        """The torch module itself."""
+
+    @property
+    def channels(self) -> int | None:
+        """Channels of the image it takes; None where the network does not say."""
+
+    def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """Return logits (B, K, h, w), not yet resized, for images (B, C, H, W) in [0, 1]; both C-contiguous."""
+
+
+class TorchBackend:
+    """A torch module on a device, in a precision.
+
+    The module computes in evaluation mode and is left in the mode it was found in, submodule by submodule, so a
+    network in training can be looked at between two steps.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
+        self.network = network.to(device)
+        self.device, self.precision = device, precision
+        self._lock = threading.Lock()
+        self._running = 0
+        self._modes: list[tuple[nn.Module, bool]] = []
+
+    @property
+    def channels(self) -> int | None:
+        """The network's own `channels`, as terrazzo's networks have it; None for a module that does not say."""
+        channels = getattr(self.network, "channels", None)
+        return channels if isinstance(channels, int) else None
+
+    def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """Return logits (B, K, h, w) float32 on the CPU."""
+        image = torch.from_numpy(image_BCHW).to(self.device)
+        try:
+            with self._evaluating(), torch.no_grad(), autocast(self.precision, self.device):
+                logits = as_output(self.network(image)).logits
+            return logits.float().cpu().contiguous().numpy()
+        except torch.OutOfMemoryError as error:
+            batch, _, height, width = image_BCHW.shape
+            raise TerrazzoError(
+                f"The memory of {self.device} does not hold this pass of the network.",
+                found=f"{batch} x {height}x{width} (images x height x width) at {self.precision}",
+                hint="Use windows, fewer images at once, or bf16:",
+                command="terrazzo predict MODEL SOURCE --windows",
+            ) from error
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Evaluation mode while any thread is inside; the last to leave puts the modes back."""
+        with self._lock:
+            if self._running == 0:
+                self._modes = [(module, module.training) for module in self.network.modules()]
+                if any(mode for _, mode in self._modes):
+                    self.network.eval()
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._running == 0:
+                    if any(mode for _, mode in self._modes):
+                        self.network.train(self._modes[0][1])  # the door that modules may have overridden
+                    for module, mode in self._modes:
+                        module.training = mode
+                    self._modes = []

@@ -1,0 +1,96 @@
+"""Windows over an image too large for one pass: where they lie, and their logits blended row by row.
+
+Windows stand on a grid; the last row and column are shifted back inside, so no window is padded and every pixel is
+covered (MMSegmentation's "slide" mode does the same). An image smaller than a window is one window of its own size.
+Where windows overlap, their logits, each resized bilinearly to its window, are averaged with equal weight.
+
+`Blend` keeps the logits as small as the network gives them and resizes only the rows that are asked for, so memory
+does not grow with the height of the image. Plain numpy; no file, no torch.
+
+Shapes: K classes, h w the network's logits of one window, n rows, W width of the image.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terrazzo.errors import UsageError
+from terrazzo.kernels.bilinear import taps
+
+Logits = NDArray[np.float32]
+
+
+def starts(length: int, window: int, stride: int) -> list[int]:
+    """Return the first pixels of the windows along a side of `length` pixels, ascending; [0] when it fits one window.
+
+    The last window ends at the last pixel. Raises UsageError for a stride that would skip pixels or never move.
+    """
+    if not 1 <= stride <= window:
+        raise UsageError(
+            f"Windows of {window} pixels cannot move by {stride}.",
+            expected=f"a stride of 1 to {window}; a larger one would leave pixels without a prediction",
+        )
+    if length <= window:
+        return [0]
+    return [*range(0, length - window, stride), length - window]
+
+
+class Blend:
+    """The averaged logits of all windows of one image, computed as the rows are asked for, from top to bottom.
+
+    score: called once for each row of windows with their (top, left) corners; returns their logits, each (K, h, w).
+    Memory: the logits of the window rows that overlap the rows asked for (their number times the window rows'
+    K x h x w each), and K x n x W floats for n rows.
+    """
+
+    def __init__(
+        self,
+        image_hw: tuple[int, int],
+        window_hw: tuple[int, int],
+        stride_hw: tuple[int, int],
+        score: Callable[[Sequence[tuple[int, int]]], Sequence[Logits]],
+    ) -> None:
+        self.image_hw = image_hw
+        self.window_hw = min(window_hw[0], image_hw[0]), min(window_hw[1], image_hw[1])
+        self.tops = starts(image_hw[0], window_hw[0], stride_hw[0])
+        self.lefts = starts(image_hw[1], window_hw[1], stride_hw[1])
+        self._score = score
+        self._held: dict[int, Sequence[Logits]] = {}  # top of a row of windows -> the logits of its windows
+
+    def rows(self, first: int, end: int) -> Logits:
+        """Return the averaged logits (K, end - first, W) of the image's rows `first` … `end` - 1.
+
+        Calls go down the image: window rows that end at or above `first` are forgotten.
+        """
+        height, width = self.window_hw
+        self._held = {top: logits for top, logits in self._held.items() if top + height > first}
+        touched = [top for top in self.tops if top < end and top + height > first]
+        for top in touched:
+            if top not in self._held:
+                self._held[top] = self._score([(top, left) for left in self.lefts])
+        num_classes = self._held[touched[0]][0].shape[0]
+        total = np.zeros((num_classes, end - first, self.image_hw[1]), np.float32)
+        windows = np.zeros((end - first, self.image_hw[1]), np.float32)
+        for top in touched:
+            inside = slice(max(first, top) - top, min(end, top + height) - top)
+            here = slice(inside.start + top - first, inside.stop + top - first)
+            for left, logits in zip(self.lefts, self._held[top], strict=True):
+                total[:, here, left : left + width] += resized_rows(logits, self.window_hw, inside)
+                windows[here, left : left + width] += 1
+        total /= windows
+        return total
+
+
+def resized_rows(logits_Khw: Logits, size_hw: tuple[int, int], rows: slice) -> Logits:
+    """Return `rows` of `logits_Khw` resized to `size_hw`: (K, n, W), bilinear as torch's align_corners=False."""
+    if logits_Khw.shape[1:] == size_hw:
+        return logits_Khw[:, rows]
+    y = taps(logits_Khw.shape[1], size_hw[0], align_corners=False)
+    x = taps(logits_Khw.shape[2], size_hw[1], align_corners=False)
+    first, second, share = y.first[rows], y.second[rows], y.share[rows, None]
+    low = logits_Khw[:, first[0] : second[-1] + 1]  # few rows: widen them first, the other way costs more
+    one = np.float32(1)
+    wide = low[:, :, x.first] * (one - x.share) + low[:, :, x.second] * x.share
+    resized: Logits = wide[:, first - first[0]] * (one - share) + wide[:, second - first[0]] * share
+    return resized

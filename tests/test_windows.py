@@ -1,0 +1,91 @@
+"""Windows cover every pixel, stay inside, and blend as the plain way of adding resized logits does."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from terrazzo.errors import UsageError
+from terrazzo.windows import Blend, resized_rows, starts
+
+sides = st.integers(1, 60)
+
+
+@given(length=sides, window=sides, data=st.data())
+def test_windows_cover_every_pixel_and_stay_inside(length: int, window: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(1, window))
+    seen = np.zeros(length, bool)
+    for start in starts(length, window, stride):
+        assert start >= 0
+        assert start + min(window, length) <= length
+        seen[start : start + window] = True
+    assert seen.all()
+
+
+def test_windows_stand_on_the_grid_and_the_last_is_shifted_inside() -> None:
+    assert starts(2048, 1024, 768) == [0, 768, 1024]  # Cityscapes' width with MMSegmentation's 1024 / 768
+    assert starts(1024, 1024, 768) == [0]
+    assert starts(1025, 1024, 768) == [0, 1]
+    assert starts(10, 4, 2) == [0, 2, 4, 6]
+    assert starts(3, 4, 4) == [0]
+
+
+@pytest.mark.parametrize("stride", [0, 9])
+def test_a_stride_that_skips_pixels_or_never_moves_is_refused(stride: int) -> None:
+    with pytest.raises(
+        UsageError, match=f"Windows of 8 pixels cannot move by {stride}.\n  expected: a stride of 1 to 8"
+    ):
+        starts(20, 8, stride)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.data())
+def test_resized_rows_are_those_of_torch(
+    h: int, w: int, height: int, width: int, data: st.DataObject
+) -> None:
+    logits = np.random.default_rng(h * 10 + w).normal(size=(3, h, w)).astype(np.float32)
+    first = data.draw(st.integers(0, height - 1))
+    end = data.draw(st.integers(first + 1, height))
+    whole = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], (height, width), mode="bilinear")[
+        0
+    ]
+    np.testing.assert_allclose(
+        resized_rows(logits, (height, width), slice(first, end)), whole[:, first:end], atol=1e-5
+    )
+
+
+def blended_plainly(
+    scores: dict[tuple[int, int], np.ndarray], image_hw: tuple[int, int], window_hw: tuple[int, int]
+) -> np.ndarray:
+    """Every window's logits at full size, added and divided by how many saw each pixel."""
+    total, count = np.zeros((2, *image_hw)), np.zeros(image_hw)
+    for (top, left), logits in scores.items():
+        big = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], window_hw, mode="bilinear")[
+            0
+        ].numpy()
+        total[:, top : top + window_hw[0], left : left + window_hw[1]] += big
+        count[top : top + window_hw[0], left : left + window_hw[1]] += 1
+    return total / count
+
+
+@given(st.integers(1, 45), st.integers(1, 45), st.integers(1, 20), st.integers(1, 20), st.data())
+@settings(deadline=None)
+def test_a_blend_is_the_plain_average_of_resized_windows_however_it_is_cut_into_rows(
+    height: int, width: int, wh: int, ww: int, data: st.DataObject
+) -> None:
+    stride_hw = data.draw(st.integers(1, wh)), data.draw(st.integers(1, ww))
+    scores: dict[tuple[int, int], np.ndarray] = {}
+    rng = np.random.default_rng(height)
+    shape = 2, -(-min(wh, height) // 4), -(-min(ww, width) // 4)
+
+    def score(corners: list[tuple[int, int]]) -> list[np.ndarray]:
+        for corner in corners:
+            assert corner not in scores, "a window is looked at once"
+            scores[corner] = rng.normal(size=shape).astype(np.float32)
+        return [scores[corner] for corner in corners]
+
+    blend = Blend((height, width), (wh, ww), stride_hw, score)
+    step = data.draw(st.integers(1, height))
+    rows = [blend.rows(top, min(top + step, height)) for top in range(0, height, step)]
+    expected = blended_plainly(scores, (height, width), blend.window_hw)
+    np.testing.assert_allclose(np.concatenate(rows, axis=1), expected, atol=1e-5)
