@@ -5,6 +5,7 @@ looked up in a palette. `decoding.py` gives the pixels as stored, `storage.py` m
 writers are offered from here too, for whoever writes images writes folders around them.
 """
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -96,6 +97,17 @@ def image_size(path: Path | str) -> tuple[int, int]:
             return size_hw(file, where=str(path))
     except OSError as error:
         raise _cannot_read(path, error) from error
+
+
+def size_of(data: Any, *, where: str) -> tuple[int, int]:
+    """The same as `image_size` for the bytes of a file, a Pillow image, or an array."""
+    from terrazzo.decoding import size_hw
+
+    if isinstance(data, np.ndarray):
+        return data.shape[0], data.shape[1]
+    if isinstance(data, bytes):
+        return size_hw(io.BytesIO(data), where=where)
+    return data.height, data.width
 
 
 def read_mask(path: Path | str) -> NDArray[Any]:
@@ -286,7 +298,7 @@ def _fit_channels(image: NDArray[Any], channels: int | None, where: str) -> NDAr
     if channels == 3 and found == 1:
         return np.repeat(image, 3, axis=2)
     raise ImageFormatError(
-        f"The image {where} has {found} channel{'s' if found != 1 else ''}; {channels} {'are' if channels != 1 else 'is'} expected.",
+        f"The image {where} has {found} channel{'s' if found != 1 else ''} instead of {channels}.",
         found=f"{image.shape[0]}x{image.shape[1]} (height x width), {found} channels, {image.dtype}",
         expected=f"{channels} channels, as the data set or the model declares",
         hint='If the data set has another number, say so in dataset.json: "channels". To see every such file:',

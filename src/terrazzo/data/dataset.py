@@ -118,7 +118,7 @@ class Split(Sequence[Sample]):
                 f"The image {self.where(index)} is {image.dtype}; the data set is {self.dtype}.",
                 found=f"{image.dtype}, values {image.min()} to {image.max()}",
                 expected=f"{self.dtype}, as the rest",
-                hint='Convert it, or, if it is right and the rest is not, set "dtype" in dataset.json. To see every file:',
+                hint='Convert it, or say in dataset.json which "dtype" the images have. To see every such file:',
                 command="terrazzo check DATA",
             )
         return image

@@ -126,9 +126,10 @@ def _problems(value: Mapping[str, Any]) -> list[str]:
         problems.append('"classes" must be a list such as [{"name": "road", "color": [128, 64, 128]}, …]')
     elif not all(isinstance(entry, str | dict) for entry in value["classes"]):
         problems.append('"classes" holds something else than names and {"name", "color"}')
-    for key in ("name", "license", "source", "groups"):
-        if not isinstance(value.get(key), str | None):
-            problems.append(f'"{key}" must be text, not {value[key]!r}')
+    texts = ("name", "license", "source", "groups")
+    problems += [
+        f'"{k}" must be text, not {value[k]!r}' for k in texts if not isinstance(value.get(k), str | None)
+    ]
     channels = value.get("channels")
     if channels is not None and (not isinstance(channels, int) or isinstance(channels, bool) or channels < 1):
         problems.append(f'"channels" must be a whole number above 0, not {channels!r}')

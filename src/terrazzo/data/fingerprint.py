@@ -3,10 +3,11 @@
 Never written into the user's data. A cache that is absent, damaged or not writable only costs the hashing.
 """
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -40,11 +41,31 @@ def file_hashes(paths: Sequence[str], *, location: str) -> dict[str, str]:
         return found
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # hashlib works without the GIL
         found.update(zip(unknown, pool.map(_hash_file, unknown), strict=True))
-    try:
-        write_json(cache_file, {path: [stamps[path], digest] for path, digest in found.items()})
-    except (OSError, TerrazzoError):
-        pass  # a cache is a convenience
+    _write_cache(cache_file, {path: [stamps[path], digest] for path, digest in found.items()})
     return found
+
+
+def cached_hashes(location: str, files: Sequence[str], compute: Callable[[], list[str]]) -> list[str]:
+    """Return `compute()`, or what it gave last time while `files` are unchanged; nothing is kept without files."""
+    if not files:
+        return compute()
+    cache_file = _cache_file(location)
+    stamp = " ".join(f"{path} {_stamp(path)}" for path in files)
+    known = _read_cache(cache_file).get("rows")
+    if known is not None and known[0] == stamp:
+        return known[1].split()
+    hashes = compute()
+    _write_cache(cache_file, {"rows": [stamp, " ".join(hashes)]})
+    return hashes
+
+
+def _cache_file(location: str) -> Path:
+    return cache_folder() / "fingerprints" / (hashlib.sha256(location.encode()).hexdigest()[:32] + ".json")
+
+
+def _write_cache(path: Path, value: Mapping[str, list[str]]) -> None:
+    with contextlib.suppress(OSError, TerrazzoError):  # a cache is a convenience
+        write_json(path, value)
 
 
 def _read_cache(path: Path) -> Mapping[str, tuple[str, str]]:

@@ -7,24 +7,21 @@ the same path below images/ and masks/ but for the suffix; one without the other
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.classes import Color, Remap, ignore_value
-from terrazzo.data import dataset, description, fingerprint, label_space
+from terrazzo.classes import Remap
+from terrazzo.data import class_names, dataset, description, fingerprint, label_space
 from terrazzo.data.splits import SPLIT_NAMES
-from terrazzo.errors import DatasetFormatError, TerrazzoError
+from terrazzo.errors import DatasetFormatError
 from terrazzo.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
-from terrazzo.storage import read_json
 
 MASK_FOLDERS = ("masks", "labels", "annotations")  # the first is ours
-CLASS_FILES = ("classes.json", "id2label.json", "classes.txt")
+LOOK_AT_MOST = 200  # masks opened to tell which ids there are, when nothing names them
 
 
 def open_folder(root: Path | str, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
@@ -173,9 +170,25 @@ def find_folders(root: Path, declared: Mapping[str, Any] | None = None) -> dict[
 
 def pair(found: Mapping[str, SplitFolders]) -> Mapping[str, SplitFolders]:
     """Return `found` if every image that should have a mask has one and the reverse; else raise, listing all."""
+    _refuse_unpaired(found)
+    labelled = [split for split, one in found.items() if one.masks]
+    bare = [split for split in found if split not in labelled and SPLIT_NAMES.get(split, split) != "test"]
+    if bare:
+        one = found[bare[0]]
+        where = f"The split {bare[0]!r} of {_top(found)}" if labelled else _top(found)
+        raise DatasetFormatError(
+            f"{where} has images and no masks.",
+            found=f"{len(one.images):,} images, nothing in {one.masks_folder}",
+            expected="a mask for every image of train and val; only a test split may be without",
+            hint="To label them:",
+            command=f"terrazzo label {one.images_folder}",
+        )
+    return found
+
+
+def _refuse_unpaired(found: Mapping[str, SplitFolders]) -> None:
     lines, count = [], 0
     for split, one in found.items():
-        # masks/ with nothing in it, in train or val, is no test split: say so rather than train on nothing
         for what, names in (
             ("images without a mask", one.without_mask),
             ("masks without an image", one.without_image),
@@ -185,35 +198,17 @@ def pair(found: Mapping[str, SplitFolders]) -> Mapping[str, SplitFolders]:
                 count += len(names)
                 more = f", … ({len(names)} in all)" if len(names) > 10 else ""
                 lines.append(f"{split + ': ' if split else ''}{what}: {', '.join(names[:10])}{more}")
-    if lines:
-        one = next(one for one in found.values() if one.without_mask or one.without_image or one.twice)
-        raise DatasetFormatError(
-            f"{count} files in {_top(found)} have no partner.",
-            found="\n".join(lines),
-            expected=f"for every file in {one.images_folder} one in {one.masks_folder} with the same name but for the suffix",
-            hint=_suffix_hint(one) or "Move what is not labelled yet out of the folder, or label it:",
-            command=None if _suffix_hint(one) else f"terrazzo label {one.images_folder}",
-        )
-    labelled = [split for split, one in found.items() if one.masks]
-    if not labelled and found:
-        one = next(iter(found.values()))
-        raise DatasetFormatError(
-            f"{_top(found)} has images and no masks.",
-            found=f"{sum(len(one.images) for one in found.values()):,} images; nothing in {one.masks_folder}",
-            expected="a mask for every image of train and val",
-            hint="To label them:",
-            command=f"terrazzo label {one.images_folder}",
-        )
-    bare = [
-        split for split, one in found.items() if not one.masks and SPLIT_NAMES.get(split, split) != "test"
-    ]
-    if bare:
-        raise DatasetFormatError(
-            f"The split{'s' if len(bare) > 1 else ''} {', '.join(bare)} in {_top(found)} {'have' if len(bare) > 1 else 'has'} no masks.",
-            found=f"{len(found[bare[0]].images):,} images, nothing in {found[bare[0]].masks_folder}",
-            expected="masks; only test may be without",
-        )
-    return found
+    if not lines:
+        return
+    one = next(one for one in found.values() if one.without_mask or one.without_image or one.twice)
+    renamed = _suffix_hint(one)
+    raise DatasetFormatError(
+        f"{count} files in {_top(found)} have no partner.",
+        found="\n".join(lines),
+        expected=f"for every file in {one.images_folder} one of the same name in {one.masks_folder}; suffixes may differ",
+        hint=renamed or "Move what is not labelled yet out of the folder, or label it:",
+        command=None if renamed else f"terrazzo label {one.images_folder}",
+    )
 
 
 def _by_lists(found: SplitFolders, splits: Mapping[str, Any], root: Path) -> dict[str, dataset.Records]:
@@ -228,77 +223,17 @@ def _by_lists(found: SplitFolders, splits: Mapping[str, Any], root: Path) -> dic
     return {split: found.records(sorted(names)) for split, names in splits.items()}
 
 
-# -- names of classes, where there is no dataset.json ------------------------------------------------------------------
-
-
-def read_class_names(path: Path) -> tuple[dict[int, str], dict[int, Color]]:
-    """Return ({raw id: name}, {raw id: colour}) from classes.txt, classes.json or id2label.json.
-
-    Text: one name per line, the first for id 0; or "id name" in every line. JSON: a list of names or of {"name",
-    "color"}; or {"0": name}; or {name: 0}.
-    """
-    if path.suffix == ".txt":
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        lines = [line for line in lines if line]
-        numbered = [re.match(r"(\d+)\s*[\s,:;]\s*(\S.*)", line) for line in lines]
-        if lines and all(numbered):
-            return {int(match[1]): match[2].strip() for match in numbered if match}, {}
-        return dict(enumerate(lines)), {}
-    value = read_json(path)
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return dict(enumerate(value)), {}
-    if isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value):
-        ids = [int(entry.get("id", position)) for position, entry in enumerate(value)]
-        colors = {i: tuple(entry["color"]) for i, entry in zip(ids, value, strict=True) if entry.get("color")}
-        return {i: str(entry["name"]) for i, entry in zip(ids, value, strict=True)}, colors
-    if isinstance(value, dict) and value and all(str(key).isdigit() for key in value):
-        return {int(key): str(name) for key, name in value.items()}, {}
-    if isinstance(value, dict) and value and all(isinstance(raw, int) for raw in value.values()):
-        return {raw: name for name, raw in value.items()}, {}
-    raise DatasetFormatError(
-        f"{path} does not name classes.",
-        found=str(value)[:100],
-        expected='["road", "car"], [{"name": "road", "color": [128, 64, 128]}], or {"0": "road", "1": "car"}',
-    )
-
-
 def _named_classes(
     root: Path, pairs: Mapping[str, SplitFolders], *, keep_void: bool
 ) -> label_space.LabelSpace:
-    path = next((root / name for name in CLASS_FILES if (root / name).is_file()), None)
-    if path is None:
-        raise _no_names(root, pairs)
-    raw_names, colors = read_class_names(path)
-    if not raw_names:
-        raise DatasetFormatError(f"{path} is empty.", expected="one class name per line")
-    if not colors:
-        return label_space.from_raw_names(raw_names, keep_void=keep_void)
-    raws = sorted(raw_names)
-    table: dict[int, int | None] = {raw: position for position, raw in enumerate(raws)}
-    table.setdefault(ignore_value(len(raws)), None)
-    chosen = label_space.from_raw_names(raw_names, keep_void=True).classes.colors
-    all_colors = [colors.get(raw, chosen[position]) for position, raw in enumerate(raws)]
-    return label_space.settle([raw_names[raw] for raw in raws], all_colors, table, keep_void=keep_void)
-
-
-def _no_names(root: Path, pairs: Mapping[str, SplitFolders]) -> TerrazzoError:
-    """Say which ids the masks hold, and the file to write."""
+    """The label space where there is no dataset.json."""
+    path = class_names.find(root)
+    if path is not None:
+        return class_names.read(path, keep_void=keep_void)
     masks = [path for one in pairs.values() for path in one.masks.values()]
-    seen: set[int] = set()
-    for path in masks[:200]:
-        seen.update(np.unique(read_mask(path)).tolist())
-    ids = sorted(seen)
-    ignored = ignore_value(1 if not ids or ids[-1] <= ignore_value(1) else ignore_value(1) + 1)
-    top = max((i for i in ids if i != ignored), default=0)
-    example = "\\n".join(f"class{i}" for i in range(min(top, 3) + 1)) + ("\\n…" if top > 3 else "\\n")
-    shown = ", ".join(map(str, ids[:40])) + (", …" if len(ids) > 40 else "")
-    binary = " 0 and 255 alone look like a binary mask; terrazzo check tells." if ids == [0, ignored] else ""
-    return DatasetFormatError(
-        f"{root} does not say what its ids mean.",
-        found=f"{len(ids)} ids in {min(len(masks), 200)} of {len(masks)} masks: {shown}",
-        expected=f"the names in {root / 'classes.txt'}, one per line: the first line names id 0, the last id {top}",
-        hint=f"{ignored} is ignored and needs no name.{binary} For example:",
-        command=f"printf '{example}' > {root / 'classes.txt'}",
+    looked = masks[:LOOK_AT_MOST]
+    raise class_names.missing(
+        root, (read_mask(path) for path in looked), looked=len(looked), total=len(masks)
     )
 
 

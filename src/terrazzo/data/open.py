@@ -32,7 +32,7 @@ def open_dataset(
     keep_void: bool = False,
     split_manifest: Path | str | Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Return the data set at `source`: a folder, a parquet file, a saved Hugging Face data set, or "user/name[@revision]".
+    """Return the data set at `source`: a folder, a saved Hugging Face data set, parquet, or "user/name[@revision]".
 
     keep_void: classes called "unlabeled", "void-…" and the like stay classes instead of becoming ignore.
     split_manifest: the split that a run made and stored, used again, so that no training image is scored.
@@ -75,37 +75,38 @@ def _open_local_folder(path: Path, *, keep_void: bool, split_manifest: Any) -> D
 
 
 def _open_by_name(source: str, *, keep_void: bool, split_manifest: Any) -> Dataset:
-    importer = PUBLISHED_AS_SCRIPTS.get(source.split("@")[0].split("/")[-1].lower())
-    if importer is not None and not Path(source).parent.is_dir():
+    """Open what is no path here: a data set on the Hub, if it is called like one."""
+    importer = PUBLISHED_AS_SCRIPTS.get(source.lower())
+    if importer is not None:
         raise script_data_set(source, importer)
-    if importer is not None and "/" not in source:
-        raise script_data_set(source, importer)
-    if HUB_ID.fullmatch(source) and not source.startswith("."):
-        from terrazzo.data.table import open_hub
+    if (
+        HUB_ID.fullmatch(source) and not Path(source).parent.is_dir()
+    ):  # data/camvd is a slip, not a name on the Hub
+        from terrazzo.data.hub_table import open_hub
 
         return open_hub(source, keep_void=keep_void, split_manifest=split_manifest)
     raise missing(source)
 
 
-def missing(source: str) -> MissingPathError:
+def missing(source: str, found: str | None = None) -> MissingPathError:
     """Build the error for a path that is not there; names what is there and looks alike."""
     path = Path(source).expanduser()
     beside = path.parent if path.parent.is_dir() else Path()
     near = nearest(path.name, [entry.name for entry in beside.iterdir() if not entry.name.startswith(".")])
     return MissingPathError(
         f"There is no data set {source}.",
-        found=f"no such folder in {beside.resolve()}",
+        found=found or f"no such folder in {beside.resolve()}",
         expected='a folder, a .parquet file, or a data set on the Hub as "user/name"',
         hint=f"Did you mean {' or '.join(str(beside / name) for name in near)}?" if near else None,
     )
 
 
-def script_data_set(source: str, importer: str) -> DatasetFormatError:
-    """Build the error for a data set that the Hub keeps as a Python script."""
+def script_data_set(source: str, importer: str | None = None) -> DatasetFormatError:
+    """Build the error for a data set that is published as a Python script; names its importer where there is one."""
+    importer = importer or PUBLISHED_AS_SCRIPTS.get(source.split("@")[0].split("/")[-1].lower())
     return DatasetFormatError(
-        f"{source} cannot be opened by its name.",
-        found="a published data set whose Hub form is a Python script, which nobody runs any more",
-        expected="its own download, imported once",
-        hint="Download it from its publisher, then:",
-        command=f"terrazzo import {importer} PATH --out data/{importer}",
+        f"{source} is published as a Python script, which is never run.",
+        expected="images and masks, or a table (parquet)",
+        hint="Download the data themselves from their publisher, then import them once:",
+        command=f"terrazzo import {importer or 'FORMAT'} PATH --out data/{importer or 'NAME'}",
     )

@@ -1,7 +1,7 @@
 """Published data sets in their own layouts, each imported once into a folder of ours by a page of its own.
 
 A page has `find(root)`, which pairs images with masks or lists every missing path, and `convert(root, out, *, link,
-workers)`, which writes the folder and returns it. To add one: the page, a line in IMPORTERS, its test, a line in the docs.
+workers)`, which writes the folder and returns it. To add one: the page, a line in IMPORTERS, its test, a line of docs.
 """
 
 from pathlib import Path

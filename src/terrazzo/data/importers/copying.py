@@ -37,7 +37,7 @@ def pair_by_name(
     format_name: str,
     layout: str,
 ) -> dict[str, list[Pair]]:
-    """Return {split: pairs} for {split: (images folder, masks folder)}; files of one stem, sub-folders kept, are a pair.
+    """Return {split: pairs} for {split: (images folder, masks folder)}; the same path but for the suffix is a pair.
 
     Splits that are not required may be absent, or have no masks. All missing folders and files are listed at once.
     """

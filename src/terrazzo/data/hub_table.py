@@ -1,0 +1,125 @@
+"""A table on the Hugging Face Hub: "user/name", at a revision; the only way into a data set that uses the network.
+
+What was downloaded before is used again, and serves where the Hub is out of reach. Python scripts are never run: data
+sets that are published as one are named together with their importer.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from terrazzo.data import class_names, table
+from terrazzo.data.dataset import Dataset
+from terrazzo.errors import DatasetFormatError
+
+SAVE_IT = 'Save it once with datasets, load_dataset("{repo}").save_to_disk(FOLDER), and write the names into FOLDER.'
+
+
+def open_hub(source: str, *, keep_void: bool = False, split_manifest: Any = None) -> Dataset:
+    """Return the Dataset "user/name[@revision]" on the Hugging Face Hub; what was downloaded before is used again."""
+    import datasets
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    repo, _, revision = source.partition("@")
+    about = _about(repo, revision or None, source)
+    commit = about.sha if about is not None else revision or None
+    with _reachable(about is not None):
+        try:
+            tables = dict(datasets.load_dataset(repo, revision=commit))
+        except Exception as error:  # whatever the libraries below trip over
+            raise _hub_error(source, error) from error
+        records = table.recognise(tables, source)
+        try:
+            names_file = hf_hub_download(
+                repo, "id2label.json", repo_type="dataset", revision=commit, local_files_only=about is None
+            )
+        except LocalEntryNotFoundError as error:  # not looked for, because the Hub is out of reach
+            raise _hub_error(source, error) from error
+        except EntryNotFoundError as error:
+            folder = Path(repo.split("/")[-1])
+            raise table.unnamed(source, folder, records, advice=SAVE_IT.format(repo=source)) from error
+        except Exception as error:
+            raise _hub_error(source, error) from error
+    card = about.card_data if about is not None else None
+    return table.assemble(
+        records,
+        class_names.read(Path(names_file), keep_void=keep_void),
+        tables,
+        name=repo.split("/")[-1],
+        location=f"{repo}@{commit or 'main'}",
+        manifest=split_manifest,
+        license=str(card["license"]) if card is not None and "license" in card else None,
+        source=f"https://huggingface.co/datasets/{repo}",
+    )
+
+
+def _about(repo: str, revision: str | None, source: str) -> Any:
+    """What the Hub says of a data set (its commit, its card), or None where the Hub cannot be reached."""
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().dataset_info(repo, revision=revision, timeout=20)
+    except Exception as error:
+        if _is_out_of_reach(error):
+            return None  # what was downloaded before may serve
+        raise _hub_error(source, error) from error
+
+
+@contextlib.contextmanager
+def _reachable(is_reachable: bool) -> Iterator[None]:
+    """Where the Hub was just found out of reach, keep `datasets` from asking it again and again for half a minute."""
+    from datasets import config
+
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = before or not is_reachable
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+
+def _hub_error(source: str, error: BaseException) -> Exception:
+    """Say what went wrong on the Hub, and what to do."""
+    from terrazzo.data.open import missing, script_data_set
+
+    said = table.innermost(error)
+    kind = type(error).__name__
+    if "scripts are no longer supported" in said:
+        return script_data_set(source, None)
+    if "gated" in said.lower() or "authenticated" in said.lower():
+        return DatasetFormatError(
+            f"{source} on the Hugging Face Hub asks who you are.",
+            found=said,
+            hint="Accept its terms on its page, then log in:",
+            command="hf auth login",
+        )
+    if kind in (
+        "DatasetNotFoundError",
+        "RepositoryNotFoundError",
+        "RevisionNotFoundError",
+        "FileNotFoundError",
+    ):
+        return missing(source, found=f"no such folder here, and on the Hub: {said}")
+    if _is_out_of_reach(error):
+        return missing(
+            source, found=f"no such folder here, and the Hugging Face Hub cannot be reached: {said}"
+        )
+    if "config name is missing" in said.lower():
+        return DatasetFormatError(
+            f"{source} on the Hugging Face Hub has several parts.",
+            found=said,
+            hint="Save the part you want with datasets, load_dataset(NAME, PART).save_to_disk(FOLDER); open FOLDER.",
+        )
+    return DatasetFormatError(
+        f"{source} could not be loaded from the Hugging Face Hub.", found=f"{kind}: {said}"
+    )
+
+
+def _is_out_of_reach(error: BaseException) -> bool:
+    """True for no network, no answer, or a network that was switched off; the libraries' HTTP clients change names."""
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    return bool(
+        kinds & {"ConnectionError", "TransportError", "Timeout", "TimeoutError", "LocalEntryNotFoundError"}
+    )

@@ -1,0 +1,375 @@
+"""A data set as a table of Hugging Face `datasets`: saved with save_to_disk, or parquet; `hub_table.py` adds the Hub.
+
+Columns are recognised by name and kind: an image (`image`, `pixel_values`) and a mask (`label`, `annotation`, `mask`,
+`segmentation`). Names of ids come from id2label.json. Cells are decoded by us, from their own bytes, under the same
+rules as files; nothing is converted on the way. Nothing here uses the network.
+"""
+
+import contextlib
+import hashlib
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from terrazzo.data import class_names, dataset, fingerprint
+from terrazzo.data.label_space import LabelSpace
+from terrazzo.data.splits import SPLIT_NAMES
+from terrazzo.errors import DatasetFormatError, UnreadableFileError
+from terrazzo.images import decode_image, decode_mask, size_of
+
+IMAGE_COLUMNS = ("image", "pixel_values")
+MASK_COLUMNS = ("label", "annotation", "mask", "segmentation")
+LOOK_AT_MOST = 50  # masks opened to tell which ids there are, when nothing names them
+
+
+def open_saved(path: Path, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
+    """Return the Dataset in a folder that `save_to_disk` wrote, of one split or several."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise UnreadableFileError(
+            f"{path} looks like a saved Hugging Face data set and cannot be loaded.",
+            found=f"{type(error).__name__}: {error}",
+            hint="Save it again with save_to_disk, or copy the whole folder.",
+        ) from error
+    tables = dict(saved) if isinstance(saved, datasets.DatasetDict) else {str(saved.split or ""): saved}
+    records = recognise(tables, str(path))
+    space = _local_names(path, records, keep_void=keep_void)
+    return assemble(
+        records,
+        space,
+        tables,
+        name=path.resolve().name,
+        location=str(path.resolve()),
+        manifest=split_manifest,
+    )
+
+
+def open_parquet(path: Path, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
+    """Return the Dataset in a parquet file, or in a folder of them; files are told apart by split names in their paths.
+
+    "train-00000-of-00002.parquet", "validation.parquet" and "test/0000.parquet" are known. The table is converted once
+    into the cache of `datasets`.
+    """
+    import datasets
+
+    files = [path] if path.is_file() else sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet")})
+    by_split: dict[str, list[str]] = {}
+    for file in files:
+        by_split.setdefault("" if path.is_file() else _split_in(file, path), []).append(str(file))
+    if "" in by_split and len(by_split) > 1:
+        raise DatasetFormatError(
+            f"{path} has parquet files whose split is not clear.",
+            found=", ".join(by_split[""][:10]),
+            expected="train, validation or test in the name of every file, or in none",
+        )
+    try:
+        with _quiet():
+            named = {split or "train": members for split, members in by_split.items()}
+            tables = dict(datasets.load_dataset("parquet", data_files=named))
+    except Exception as error:  # pyarrow and datasets wrap each other's errors
+        raise UnreadableFileError(
+            f"{path} cannot be read as parquet.",
+            found=innermost(error),
+            hint="Restore the file from where it came.",
+        ) from error
+    if "" in by_split:
+        tables = {"": tables["train"]}
+    folder = path if path.is_dir() else path.parent
+    records = recognise(tables, str(path))
+    space = _local_names(folder, records, keep_void=keep_void)
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    return assemble(records, space, tables, name=name, location=str(path.resolve()), manifest=split_manifest)
+
+
+@dataclass(frozen=True)
+class TableRecords:
+    """The rows of one table; pickles as the paths of its memory-mapped files."""
+
+    table: Any
+    """A datasets.Dataset of the two columns, undecoded."""
+    image_column: str
+    """Its images."""
+    mask_column: str | None
+    """Its masks; None where the split has none."""
+    names: tuple[str, ...]
+    """One per row: the file name it was made from where all differ, else the row's number."""
+    title: str
+    """What errors call the table."""
+
+    @property
+    def has_masks(self) -> bool:
+        """True when there is a mask column with something in every row."""
+        return self.mask_column is not None
+
+    def image(self, index: int, channels: int | None) -> NDArray[Any]:
+        """Return the image (H, W, C)."""
+        return decode_image(self._cell(index, self.image_column), where=self.where(index), channels=channels)
+
+    def mask(self, index: int) -> NDArray[Any]:
+        """Return the raw ids (H, W)."""
+        assert self.mask_column is not None
+        return decode_mask(self._cell(index, self.mask_column), where=self.where(index, mask=True))
+
+    def size_hw(self, index: int) -> tuple[int, int]:
+        """Return (height, width) of the image, from its header."""
+        return size_of(self._cell(index, self.image_column), where=self.where(index))
+
+    def where(self, index: int, *, mask: bool = False) -> str:
+        """Return the table, row and column that hold the image or the mask."""
+        column = self.mask_column if mask else self.image_column
+        name = self.names[index]
+        return f"{self.title}, row {index}{'' if name == _number(index) else f' ({name})'}, column {column!r}"
+
+    def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
+        """Return one sha256 (hex) per row, over the bytes of image and mask; cached while the files are unchanged."""
+        files = [str(entry["filename"]) for entry in self.table.cache_files]
+        every = fingerprint.cached_hashes(
+            f"{location}\0{self.title}", files, lambda: [self._hash(i) for i in range(len(self.names))]
+        )
+        return [every[i] for i in indices]
+
+    def _hash(self, index: int) -> str:
+        columns = [self.image_column, *([self.mask_column] if self.mask_column else [])]
+        digests = [hashlib.sha256(_content(self._cell(index, column))).hexdigest() for column in columns]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def _cell(self, index: int, column: str) -> Any:
+        """The bytes of an encoded cell, or the array of a plain one."""
+        value = self.table.select_columns([column])[int(index)][column]
+        if isinstance(value, dict):
+            if value.get("bytes") is not None:
+                return value["bytes"]
+            return _read_beside(value.get("path"), self.where(index, mask=column == self.mask_column))
+        if isinstance(value, bytes):
+            return value
+        dtype = getattr(self.table.features[column], "dtype", None)
+        return np.asarray(value, dtype=dtype if dtype != "list" else None)
+
+
+def assemble(
+    records: Mapping[str, TableRecords],
+    space: LabelSpace,
+    tables: Mapping[str, Any],
+    *,
+    name: str,
+    location: str,
+    manifest: Any,
+    license: str | None = None,
+    source: str | None = None,
+) -> dataset.Dataset:
+    info = next(iter(tables.values())).info
+    return dataset.assemble(
+        records,
+        space,
+        name=name,
+        location=location,
+        license=license or info.license or None,
+        source=source or info.homepage or info.citation or None,
+        split_manifest=manifest,
+    )
+
+
+# -- columns and rows --------------------------------------------------------------------------------------------------
+
+
+def recognise(tables: Mapping[str, Any], title: str) -> dict[str, TableRecords]:
+    """Recognise the columns of every split; all splits have the same."""
+    records: dict[str, TableRecords] = {}
+    for key, table in tables.items():
+        split = SPLIT_NAMES.get(key, key)
+        if split in records:
+            raise DatasetFormatError(
+                f"{title} has two splits that are both {split!r}.", found=", ".join(tables)
+            )
+        records[split] = _recognise(table, f"{title} [{key}]" if key else title)
+    if not any(one.has_masks for one in records.values()):
+        raise _unknown_columns(next(iter(tables.values())), title, "no mask column")
+    ordered = [split for split in ("", "train", "val", "test") if split in records]
+    return {split: records[split] for split in [*ordered, *(s for s in records if s not in ordered)]}
+
+
+def _recognise(table: Any, title: str) -> TableRecords:
+    import datasets
+
+    pictures = [name for name, feature in table.features.items() if _is_picture(feature)]
+    image = next((name for name in IMAGE_COLUMNS if name in pictures), None)
+    masks = [name for name in MASK_COLUMNS if name in pictures]
+    if image is None or len(masks) > 1 or (not masks and _labels_are_numbers(table)):
+        what = (
+            "no image column" if image is None else "more than one mask column" if masks else "no mask column"
+        )
+        raise _unknown_columns(table, title, what)
+    mask = masks[0] if masks and not _all_empty(table, masks[0], title) else None
+    table = table.select_columns([image, mask] if mask else [image])
+    for name in table.column_names:
+        if isinstance(table.features[name], datasets.Image):
+            table = table.cast_column(name, datasets.Image(decode=False))
+    return TableRecords(table.with_format(None), image, mask, _names(table, image), title)
+
+
+def _unknown_columns(table: Any, title: str, what: str) -> DatasetFormatError:
+    kinds = ", ".join(f"{name} ({_kind(feature)})" for name, feature in table.features.items())
+    return DatasetFormatError(
+        f"{title} has {what} that terrazzo knows.",
+        found=f"columns {kinds}",
+        expected=f"an image in {' or '.join(IMAGE_COLUMNS)}; a mask in one of {', '.join(MASK_COLUMNS)}",
+        hint="A label that is one number classifies the whole image. Otherwise rename the columns, as in "
+        'datasets: table.rename_column("old", "label"), then save_to_disk.',
+    )
+
+
+def _is_picture(feature: Any) -> bool:
+    """True for columns that can hold an image: encoded, raw bytes, or numbers in two or three dimensions."""
+    import datasets
+
+    if isinstance(feature, datasets.Image | datasets.Array2D | datasets.Array3D):
+        return True
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    if isinstance(feature, datasets.Value):
+        return feature.dtype in ("binary", "large_binary")
+    inner = getattr(feature, "feature", None)  # a list of lists
+    return inner is not None and getattr(inner, "feature", None) is not None
+
+
+def _labels_are_numbers(table: Any) -> bool:
+    import datasets
+
+    return any(
+        isinstance(table.features.get(name), datasets.ClassLabel | datasets.Value) for name in MASK_COLUMNS
+    )
+
+
+def _kind(feature: Any) -> str:
+    name = type(feature).__name__
+    return f"{feature.dtype}" if name == "Value" else "struct" if name == "dict" else name
+
+
+def _all_empty(table: Any, column: str, title: str) -> bool:
+    """True where no row has a mask; DatasetFormatError where some have and some have not."""
+    cells = table.select_columns([column]).with_format("arrow")[:][column]
+    empty = [row for row, is_empty in enumerate(_null_flags(cells)) if is_empty]
+    if empty and len(empty) < len(table):
+        raise DatasetFormatError(
+            f"{title} has {len(empty)} rows without a mask.",
+            found=f"empty cells in {column!r}, rows {', '.join(map(str, empty[:10]))}",
+            expected="a mask in every row, or in none (a test split)",
+        )
+    return bool(empty) and len(table) > 0
+
+
+def _null_flags(cells: Any) -> list[bool]:
+    """Which cells hold nothing; the pixels themselves are not looked at."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    flags: NDArray[np.bool_] = np.asarray(pc.is_null(cells))
+    if pa.types.is_struct(cells.type):
+        parts = [pc.is_null(pc.struct_field(cells, name)) for name in ("bytes", "path")]
+        flags = flags | (np.asarray(parts[0]) & np.asarray(parts[1]))
+    return [bool(flag) for flag in flags]
+
+
+def _names(table: Any, column: str) -> tuple[str, ...]:
+    """The stems of the images' paths where every row has one of its own, else row numbers."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = tuple(_number(row) for row in range(len(table)))
+    cells = table.select_columns([column]).with_format("arrow")[:][column]
+    if not pa.types.is_struct(cells.type):
+        return numbers
+    paths = pc.struct_field(cells, "path").to_pylist()
+    stems = [Path(str(path).replace("\\", "/")).stem for path in paths if path]
+    return tuple(stems) if len(stems) == len(numbers) and len(set(stems)) == len(stems) else numbers
+
+
+def _number(row: int) -> str:
+    return f"{row:06d}"
+
+
+def _read_beside(path: str | None, where: str) -> bytes:
+    if path is None:
+        raise UnreadableFileError(f"{where} is empty.", expected="an encoded image, or the path of one")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UnreadableFileError(
+            f"{where} refers to a file that cannot be read.",
+            found=f"{path}: {error.strerror or error}",
+            hint="The table was saved with paths only; put the files there, or save it with embed_external_files.",
+        ) from error
+
+
+def _content(cell: Any) -> bytes:
+    return cell if isinstance(cell, bytes) else f"{cell.dtype}{cell.shape}".encode() + cell.tobytes()
+
+
+# -- names and words ---------------------------------------------------------------------------------------------------
+
+
+def _local_names(folder: Path, records: Mapping[str, TableRecords], *, keep_void: bool) -> LabelSpace:
+    path = class_names.find(folder, folder.parent) if folder.name == "data" else class_names.find(folder)
+    if path is None:
+        raise unnamed(str(folder), folder, records)
+    return class_names.read(path, keep_void=keep_void)
+
+
+def unnamed(
+    title: str, folder: Path, records: Mapping[str, TableRecords], advice: str | None = None
+) -> DatasetFormatError:
+    labelled = [one for one in records.values() if one.has_masks]
+    first = labelled[0]
+    looked = min(len(first.names), LOOK_AT_MOST)
+    total = sum(len(one.names) for one in labelled)
+    error = class_names.missing(
+        folder, (first.mask(i) for i in range(looked)), looked=looked, total=total, file="id2label.json"
+    )
+    if advice is None:
+        return error
+    return DatasetFormatError(
+        f"{title} does not say what its ids mean: it holds no id2label.json.",
+        found=error.found,
+        expected=error.expected,
+        hint=advice + "\n" + (error.hint or ""),
+        command=error.command,
+    )
+
+
+def _split_in(file: Path, root: Path) -> str:
+    """The split that a parquet file's name or folder says, or ""."""
+    for part in (file.name, *reversed(file.relative_to(root).parts[:-1])):
+        word = re.match(r"[A-Za-z]+", part)
+        if word and word[0].lower() in SPLIT_NAMES:
+            return SPLIT_NAMES[word[0].lower()]
+    return ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of `datasets` where nobody watches."""
+    import datasets
+
+    if sys.stderr.isatty() or datasets.are_progress_bars_disabled():
+        yield
+        return
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        datasets.enable_progress_bars()
+
+
+def innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{error}".strip().split("\n")[0] or type(error).__name__
