@@ -286,12 +286,27 @@ def test_one_of_steps_and_epochs_is_needed() -> None:
 
 @pytest.mark.parametrize(
     ("epochs", "batch_size", "samples", "steps"),
-    [(5.0, 2, 800, 2000), (1.0, 16, 33, 3), (0.5, 4, 10, 2), (0.01, 16, 10, 1), (3.0, 5, 5, 3)],
+    [
+        (5.0, 2, 800, 2000),
+        (1.0, 16, 33, 3),
+        (0.5, 4, 10, 2),
+        (0.01, 16, 10, 1),
+        (3.0, 5, 5, 3),
+        (0.1, 3, 30, 1),
+    ],
 )
 def test_steps_follow_from_epochs(epochs: float, batch_size: int, samples: int, steps: int) -> None:
     told = replace(MINE, train=TrainConfig(steps=None, epochs=epochs, batch_size=batch_size))
     assert told.num_steps(samples) == steps
     assert MINE.num_steps(samples) == 100
+
+
+def test_too_few_images_for_the_warm_up_are_told() -> None:
+    few = load("segformer-b0", ["train.epochs=5"])
+    assert few.num_steps(16_000) == 5000
+    said = refused(lambda: few.num_steps(300)).splitlines()
+    assert said[0] == "optim.warmup_steps is 1500, and the training ends after 94 steps."
+    assert said[-1] == "  optim.warmup_steps=9"
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

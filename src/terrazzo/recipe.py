@@ -130,11 +130,17 @@ class Recipe:
         return self
 
     def num_steps(self, num_samples: int) -> int:
-        """Return the optimiser steps of a training on `num_samples` images; a step that an epoch ends in is taken."""
+        """Return the optimiser steps of a training on `num_samples` images; a step that an epoch ends in is taken.
+
+        Raises RecipeError when so few images leave no room for the warm-up.
+        """
         if self.train.steps is not None:
             return self.train.steps
         assert self.train.epochs is not None, "check() has seen to it"
-        return max(1, math.ceil(self.train.epochs * num_samples / self.train.batch_size))
+        exact = self.train.epochs * num_samples / self.train.batch_size
+        steps = max(1, math.ceil(round(exact, 9)))  # 0.1 * 30 is a little more than 3
+        check_warmup(self.optim, steps)
+        return steps
 
     def to_json(self) -> dict[str, Any]:
         """Return every leaf as plain JSON, sections nested; `from_json` reads it back exactly."""
