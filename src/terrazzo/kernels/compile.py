@@ -15,7 +15,7 @@ from typing import Any
 
 # Fast-math without "reassoc" and "afn": sums keep their written order, so results are the same on every machine of
 # a kind and rounding tricks survive. NaN and infinity keep their meaning: a diverging training must be seen.
-ELEMENTWISE = ("nsz", "contract", "arcp")
+ELEMENTWISE = {"nsz", "contract", "arcp"}
 
 
 class Kernel:

@@ -8,6 +8,8 @@ neighbouring floats, which the compiler turns into vector instructions.
 
 # K classes, h w height and width of the logits, H W of the mask, T columns of a tile
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,7 +70,7 @@ def resize_argmax(
     threads = default_threads() if threads is None else threads
     pieces = max(1, min(4 * threads, height, mask.size * num_classes // (20 * PIXELS))) if threads > 1 else 1
     cuts = [height * i // pieces for i in range(pieces + 1)]
-    spread(piece, list(zip(cuts[:-1], cuts[1:], strict=True)), threads=threads)
+    spread(piece, itertools.pairwise(cuts), threads=threads)
     return mask, sure if confidence else None
 
 
@@ -93,13 +95,11 @@ def _blend(values: Logits, axis_taps: Taps, *, axis: int) -> Logits:
     first, second, share = axis_taps
     shape = [1, 1, 1]
     shape[axis] = len(share)
-    blended = values.take(first, axis) * (1 - share).reshape(shape) + values.take(
-        second, axis
-    ) * share.reshape(shape)
-    return blended  # type: ignore[no-any-return]
+    share = share.reshape(shape)
+    return values.take(first, axis) * (1 - share) + values.take(second, axis) * share
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _argmax_rows(
     logits: Logits,
     top_of: Places,
@@ -142,7 +142,7 @@ def _argmax_rows(
                     sure[y, x0 + x] = np.uint8(np.int32(np.float32(255.0) / total[x] + HALF))
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _stretch(
     logits: Logits,
     row: int,
@@ -157,7 +157,7 @@ def _stretch(
             out[k, x] = logits[k, row, left[x]] * (ONE - share[x]) + logits[k, row, right[x]] * share[x]
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _best_of_row(
     upper: NDArray[np.float32],
     lower: NDArray[np.float32],
@@ -185,7 +185,7 @@ def _best_of_row(
                 best[x], winner[x] = one, np.int32(k)
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _total_of_row(
     upper: NDArray[np.float32],
     lower: NDArray[np.float32],
@@ -202,7 +202,7 @@ def _total_of_row(
             total[x] += _exp(upper[k, x] * rest + lower[k, x] * share - best[x])
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _exp(x: np.float32) -> np.float32:
     """e ** x for x <= 0, about nine instructions per vector; 1e-38 for anything below -87."""
     x = LOWEST if x < LOWEST else x  # in this order a NaN stays one
