@@ -29,11 +29,15 @@ def _recipes(arguments: Namespace) -> None:
         print(f"{promise}\n\n{recipe.describe(chosen)}".lstrip())
         return
     promises = {name: recipe.promise(name) for name in recipe.names()}
-    wanted = (arguments.like or "").lower()
+    if arguments.like is not None:
+        wanted = arguments.like.lower()
+        promises = {n: p for n, p in promises.items() if wanted in n.lower() or wanted in p.lower()}
+        if not promises:
+            print(f"No recipe is like {arguments.like!r}; all of them: terrazzo recipes")
+            return
     width = max(map(len, promises)) + 2
     for name, promise in promises.items():
-        if wanted in name.lower() or wanted in promise.lower():
-            print(f"{name:<{width}}{promise.splitlines()[0]}")
+        print(f"{name:<{width}}{promise.splitlines()[0]}")
     print("\nA recipe's whole promise and every field of it: terrazzo recipes NAME")
 
 
