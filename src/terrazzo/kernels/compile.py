@@ -13,6 +13,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 # Fast-math without "reassoc" and "afn": sums keep their written order, so results are the same on every machine of
 # a kind and rounding tricks survive. NaN and infinity keep their meaning: a diverging training must be seen.
 ELEMENTWISE = {"nsz", "contract", "arcp"}
@@ -57,6 +60,16 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Kernel]:
         return Kernel(function, options)
 
     return mark
+
+
+def read_only(array: NDArray[Any], dtype: type[np.generic] | None = None) -> NDArray[Any]:
+    """Return `array` contiguous, aligned and as a read-only view: one type for numba, whoever owns the memory.
+
+    Copies only where it must; without it a mask that PIL or a memory map owns would be compiled for once more.
+    """
+    view = np.require(array, dtype, ("C", "A")).view()
+    view.flags.writeable = False
+    return view
 
 
 @functools.cache

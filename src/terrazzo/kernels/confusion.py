@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from terrazzo.classes import ignore_value
 from terrazzo.errors import MaskSizeError, MaskValueError
-from terrazzo.kernels.compile import is_available, kernel
+from terrazzo.kernels.compile import is_available, kernel, read_only
 from terrazzo.kernels.threads import spread
 
 if TYPE_CHECKING:
@@ -112,10 +112,8 @@ def _flat(ids: "NDArray[Any] | Tensor", who: str) -> NDArray[Any]:
         array = array.view(np.uint8)
     elif array.dtype not in (np.uint8, np.uint16):
         array = array.astype(np.int64, copy=False)
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return (
-        flat if flat.flags.aligned and flat.ctypes.data % 8 == 0 else flat.copy()
-    )  # eight bytes are read at once
+    flat = read_only(array).reshape(-1)
+    return flat if flat.ctypes.data % 8 == 0 else read_only(flat.copy())  # eight bytes are read at once
 
 
 def _count_any(pred: NDArray[Any], mask: NDArray[Any], num_classes: int, ignore: int) -> Counts | None:

@@ -15,22 +15,18 @@ from numpy.typing import NDArray
 
 from terrazzo.classes import IGNORE_8BIT, Mask
 from terrazzo.kernels.bilinear import Taps, taps
-from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel
+from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel, read_only
 from terrazzo.kernels.threads import default_threads, spread
 
 Logits = NDArray[np.float32]
 Places = NDArray[np.uint32]
 
 TILE_FLOATS = 1 << 14  # K x T of one of the two stretched rows; 64 KiB was fastest, 2026-11, EPYC 9004
-PIXELS = (
-    1 << 16
-)  # of a piece at least, times 20 classes: below about 0.1 ms a second thread costs more than it brings
+PIECE_FLOATS = 1 << 20  # K x H x W of a piece: below 0.2 ms a second thread costs more than it brings
 
 # e ** r for |r| <= ln(2) / 2: Cephes' polynomial for expf (S. Moshier); relative error below 1e-7
-EXP = tuple(
-    np.float32(c) for c in (1.9875691e-4, 1.3981999e-3, 8.3334519e-3, 4.1665796e-2, 1.6666666e-1, 0.5)
-)
-E5, E4, E3, E2, E1, E0 = EXP
+E5, E4, E3 = np.float32(1.9875691e-4), np.float32(1.3981999e-3), np.float32(8.3334519e-3)
+E2, E1, E0 = np.float32(4.1665796e-2), np.float32(1.6666666e-1), np.float32(0.5)
 LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.44269504), np.float32(0.693359375), np.float32(-2.12194440e-4)
 LOWEST, HALF, ONE = np.float32(-87.0), np.float32(0.5), np.float32(1.0)  # e ** -87 is the last normal float32
 
@@ -56,7 +52,7 @@ def resize_argmax(
         return resize_argmax_reference(
             logits_KHW, size_hw, align_corners=align_corners, confidence=confidence
         )
-    logits = np.ascontiguousarray(logits_KHW, dtype=np.float32)
+    logits = read_only(logits_KHW, np.float32)
     num_classes, (height, width) = len(logits), size_hw
     mask = np.empty(size_hw, np.uint8 if num_classes <= IGNORE_8BIT else np.uint16)
     sure = np.empty(size_hw if confidence else (0, 0), np.uint8)
@@ -68,7 +64,7 @@ def resize_argmax(
         _argmax_rows(logits, *rows, *columns, *bounds, tile, mask, sure)
 
     threads = default_threads() if threads is None else threads
-    pieces = max(1, min(4 * threads, height, mask.size * num_classes // (20 * PIXELS))) if threads > 1 else 1
+    pieces = max(1, min(4 * threads, height, mask.size * num_classes // PIECE_FLOATS)) if threads > 1 else 1
     cuts = [height * i // pieces for i in range(pieces + 1)]
     spread(piece, itertools.pairwise(cuts), threads=threads)
     return mask, sure if confidence else None

@@ -67,8 +67,8 @@ class SegmentationLoss:
         return {name: _divided(term, weight) for name, term in terms.items()}
 
     def pixel_weight(self, mask: "Tensor") -> float:
-        """Return the sum of class weights over the pixels of `mask` (any shape, on the CPU) that are not ignore."""
-        ids = mask.numpy()
+        """Return the sum of class weights over the pixels of `mask` (any shape) that are not ignore."""
+        ids = mask.detach().cpu().numpy()
         if self.class_weights_K is None:
             return float(np.count_nonzero(ids != self.ignore))
         counts = np.bincount(ids[ids != self.ignore], minlength=len(self.class_weights_K))
