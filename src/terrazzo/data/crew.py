@@ -21,13 +21,10 @@ from typing import Any, Generic, Self, TypeVar
 
 Result = TypeVar("Result")
 
-STALL = (
-    60.0  # seconds without a result after which the worker and its stack are named; then after each doubling
-)
-GLANCE = 1.0  # seconds between two looks at the clock; on Windows Ctrl-C is seen only then
-FAREWELL = (
-    5.0  # seconds given to the running tasks when the crew is closed; a thread that hangs is left behind
-)
+# seconds
+STALL = 60.0  # without a result, after which the worker and its stack are named; then after each doubling
+GLANCE = 1.0  # between two looks at the clock; on Windows Ctrl-C is seen only then
+FAREWELL = 2.0  # given to running tasks when the crew is closed; a thread that hangs is left behind
 
 
 class Task(Generic[Result]):

@@ -258,10 +258,11 @@ def colour_matrix(config: DataConfig, channels: int, rng: np.random.Generator) -
     linear = np.eye(channels)
     if channels == 3:
         factor, angle = 1.0 + s * config.saturation, 2 * math.pi * h * config.hue
-        saturate = factor * np.eye(3) + (1.0 - factor) * np.tile(LUMA, (3, 1))
-        turn = np.eye(3)
-        turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
-        linear = np.linalg.inv(YIQ) @ turn @ YIQ @ saturate
+        linear = factor * linear + (1.0 - factor) * LUMA  # every row mixes with the same grey
+        if angle:
+            turn = np.eye(3)
+            turn[1:, 1:] = [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+            linear = np.linalg.inv(YIQ) @ turn @ YIQ @ linear
     matrix = np.empty((channels, channels + 1), np.float32)
     matrix[:, :-1] = contrast * linear
     matrix[:, -1] = contrast * shift
