@@ -82,7 +82,7 @@ def windows(window: int, stride: int, **changes: Any) -> EvalConfig:
     return EvalConfig(inference="windows", window_hw=(window, window), stride_hw=(stride, stride), **changes)
 
 
-# what comes back --------------------------------------------------------------------------------------------------
+# what comes back --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("eval", [EvalConfig(), windows(16, 8), windows(7, 7), windows(64, 64)], ids=str)
@@ -205,7 +205,7 @@ def test_more_than_255_classes_give_16_bit_masks() -> None:
     assert (mask == 299).all()
 
 
-# what goes in -----------------------------------------------------------------------------------------------------
+# what goes in -----------------------------------------------------------------------------------------------
 
 
 def test_path_bytes_pil_and_array_are_one_image(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_damaged_file_stops_a_stream_or_is_handed_over(tmp_path: Path) -> None
     assert [image for image, _ in left_out] == [bad]
 
 
-# memory, modes, threads ---------------------------------------------------------------------------------------------
+# memory, modes, threads -------------------------------------------------------------------------------------
 
 
 def test_memory_of_windows_does_not_grow_with_the_height(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +392,7 @@ def test_bf16_is_a_rounding_of_f32() -> None:
     assert 0 < error < 0.02
 
 
-# what is refused ------------------------------------------------------------------------------------------------------
+# what is refused --------------------------------------------------------------------------------------------
 
 
 def test_a_network_of_other_classes_is_refused() -> None:
@@ -423,7 +423,7 @@ def test_windows_that_skip_pixels_are_refused_before_the_first_image() -> None:
         Predictor(Thresholds(), THREE, device="cpu").with_eval(windows(16, 17))
 
 
-# loading --------------------------------------------------------------------------------------------------------------
+# loading ----------------------------------------------------------------------------------------------------
 
 TINY = Size((1, 1, 1, 1), (8, 8, 8, 8), 8, num_heads=(1, 1, 2, 2))
 
@@ -533,7 +533,7 @@ def test_loading_imports_neither_transformers_nor_timm(model_folder: Path) -> No
     assert done.stdout.strip() == "[]", done.stderr
 
 
-# the two small helpers ------------------------------------------------------------------------------------------------
+# the two small helpers --------------------------------------------------------------------------------------
 
 
 def test_ahead_keeps_the_order_and_raises_in_turn() -> None:

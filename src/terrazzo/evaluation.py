@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from terrazzo import rendering
 from terrazzo.classes import Classes
 from terrazzo.data import Dataset, Split, open_dataset
-from terrazzo.errors import DatasetFormatError, ExistingOutputError, UsageError, unknown_name
+from terrazzo.errors import DatasetFormatError, ExistingOutputError, UsageError
 from terrazzo.images import write_image
 from terrazzo.inference import Band, Predictor, ahead, batches, load
 from terrazzo.metrics import ConfusionMatrix, self_check
@@ -98,14 +98,17 @@ def evaluate(
         )
     )
     dataset = data if isinstance(data, Dataset) else _open(data, model, predictor)
-    if split not in dataset.splits:
-        raise unknown_name("split", split, dataset.splits)
+    if dataset.classes.names != predictor.classes.names:
+        dataset = dataset.merged(predictor.data.merge)
+    chosen = dataset[split]
     gallery = (
-        Gallery(Path(show_dir), {"model": predictor.name, "split": split}) if show_dir is not None else None
+        Gallery(Path(show_dir), {"model": predictor.name, "split": chosen.name})
+        if show_dir is not None
+        else None
     )
     report = measure(
         predictor,
-        dataset[split],
+        chosen,
         metrics=metrics,
         show=gallery.add if gallery else None,
         limit=limit,

@@ -7,6 +7,7 @@ Ignored pixels: `color` and `beside` draw them as grey diagonal hatching, which 
 leaves the image untouched there. Images of any kind are made visible by `display`, which says how.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -233,6 +234,7 @@ def _text_size(picture: Image.Image) -> int:
     return min(32, max(13, min(picture.size) // 40))
 
 
+@functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
