@@ -12,7 +12,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -38,6 +38,8 @@ class Pixels:
     """True when the last channel is declared as transparency."""
     bits: int = 0
     """1, 2 or 4 where grey values are stored in less than a byte (0 … 2**bits - 1); otherwise 0."""
+    white_is_zero: bool = False
+    """True for a grey TIFF whose 0 is meant to be seen as white."""
     is_lossy: bool = False
     """True for JPEG: neighbouring values run into each other."""
 
@@ -253,8 +255,6 @@ def _decode_tiff(stream: BinaryIO, length: int, where: str) -> Pixels:
             raise _unreadable(where, error, hint=_TIFF_HINT) from error
     array = np.moveaxis(array, (axes.index("Y"), axes.index("X")), (0, 1))
     array = array.reshape(*array.shape[:2], -1)
-    if page.photometric == 0 and array.dtype.kind == "u":  # white is zero
-        array = np.array((1 << page.bitspersample) - 1, array.dtype) - array
     alphas = sum(int(extra) in (1, 2) for extra in page.extrasamples)
     if alphas > 1:
         raise ImageFormatError(f"{where} declares {alphas} transparency bands.", expected="at most one")
@@ -265,7 +265,9 @@ def _decode_tiff(stream: BinaryIO, length: int, where: str) -> Pixels:
     palette = None
     if page.photometric == 3 and page.colormap is not None:
         palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-    return _orient(Pixels(array, palette=palette, has_alpha=alphas == 1, bits=bits), orientation)
+    white_is_zero = page.photometric == 0 and array.dtype.kind == "u"
+    pixels = Pixels(array, palette=palette, has_alpha=alphas == 1, bits=bits, white_is_zero=white_is_zero)
+    return _orient(pixels, orientation)
 
 
 _TIFF_HINT = (
@@ -346,13 +348,7 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
         7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
         8: lambda a: np.rot90(a, 1),
     }[orientation](array)
-    return Pixels(
-        np.ascontiguousarray(array),
-        pixels.palette,
-        pixels.has_alpha,
-        bits=pixels.bits,
-        is_lossy=pixels.is_lossy,
-    )
+    return replace(pixels, array=np.ascontiguousarray(array))
 
 
 def _check_size(width: int, height: int, *, where: str) -> None:

@@ -59,14 +59,14 @@ def read_image(path: Path | str, *, channels: int | None = None) -> NDArray[Any]
 
 def decode_image(data: Any, *, where: str, channels: int | None = None) -> NDArray[Any]:
     """The same as `read_image` for the bytes of a file, a Pillow image, or an array (H, W) or (H, W, C)."""
-    from terrazzo.decoding import Pixels
-
     pixels = _pixels(data, where)
     array = pixels.array
     if pixels.palette is not None:
         array = _look_up(pixels, where)
     elif pixels.bits:
-        array = array * np.uint8(255 // ((1 << pixels.bits) - 1))
+        array = array * np.uint8(np.iinfo(np.uint8).max // ((1 << pixels.bits) - 1))
+    if pixels.white_is_zero:
+        array = np.iinfo(array.dtype).max - array
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3:
         raise ImageFormatError(
@@ -84,7 +84,6 @@ def decode_image(data: Any, *, where: str, channels: int | None = None) -> NDArr
         )
     image = _fit_channels(_plain_dtype(array, where), channels, where)
     check_image(image, where=where)
-    assert isinstance(pixels, Pixels)
     return np.ascontiguousarray(image)
 
 

@@ -205,7 +205,7 @@ def _refuse_unpaired(found: Mapping[str, SplitFolders]) -> None:
     raise DatasetFormatError(
         f"{count} files in {_top(found)} have no partner.",
         found="\n".join(lines),
-        expected=f"for every file in {one.images_folder} one of the same name in {one.masks_folder}; suffixes may differ",
+        expected=f"for every file in {one.images_folder} one in {one.masks_folder}; only suffixes may differ",
         hint=renamed or "Move what is not labelled yet out of the folder, or label it:",
         command=None if renamed else f"terrazzo label {one.images_folder}",
     )
