@@ -35,7 +35,7 @@ def find_sources(arguments: Iterable[str | os.PathLike[str]], *, outside: Path |
     """
     barred = None if outside is None else _absolute(outside)
     found: dict[Path, _Place] = {}
-    for argument in map(os.fspath, arguments):
+    for argument in [os.fspath(one) for one in arguments]:
         for path, below in _expand(argument, barred):
             group = "" if path == Path(argument).expanduser() else argument  # a shell names files one by one
             found.setdefault(_absolute(path), _Place(group, below))
