@@ -3,7 +3,8 @@
 Images are resized bilinearly, with the filter widened where the image shrinks (antialiasing), which is what Pillow's
 BILINEAR does (its `Resample.c`; the triangle filter of Heckbert's zoom). For 8-bit images the result is Pillow's to the
 last bit: 22-bit fixed-point weights, across first, rounded to a grey level, then down (from Pillow 13 on, down first
-where the height shrinks more, a grey level apart). uint16 and float32 are computed in float32 and rounded once. As in Pillow, the filter may look past the rectangle, never past the image, so that
+where the height shrinks more: a grey level apart in places). uint16 and float32 are computed in float32 and rounded
+once. As in Pillow, the filter may look past the rectangle, never past the image, so that
 
     crop_resize(image, rectangle, size) == crop_resize(image, whole image, whole size)[the same rectangle]
 
