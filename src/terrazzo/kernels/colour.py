@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel
+from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel, read_only
 
 Array = NDArray[Any]
 
@@ -37,8 +37,7 @@ def recolour(
     if not is_available():
         recolour_reference(image_HWC, matrix, white=white, low=low, high=high, out_CHW=out_CHW)
         return
-    view = image_HWC.view()
-    view.flags.writeable = False  # one type for numba, whoever owns the pixels
+    view = read_only(image_HWC)
     limits = np.float32(low), np.float32(high)
     if channels == 3:
         _recolour_rgb(view, np.float32(white), matrix, *limits, out_CHW[0], out_CHW[1], out_CHW[2])
@@ -65,7 +64,7 @@ def recolour_reference(
         np.clip(total, np.float32(low), np.float32(high), out=out_CHW[channel, : len(unit), : unit.shape[1]])
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _recolour_rgb(
     image: Array,
     white: np.float32,
@@ -90,7 +89,7 @@ def _recolour_rgb(
             out_blue[y, x] = low if b < low else (high if b > high else b)
 
 
-@kernel(fastmath=set(ELEMENTWISE))
+@kernel(fastmath=ELEMENTWISE)
 def _recolour_channel(
     image: Array,
     white: np.float32,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.kernels.compile import is_available, kernel
+from terrazzo.kernels.compile import is_available, kernel, read_only
 
 BITS = 22  # 32 - 8 for a grey level - 2 to spare, as Pillow
 HALF = 1 << (BITS - 1)
@@ -57,7 +57,7 @@ def crop_resize(
     if not image.flags.c_contiguous:  # a turned or mirrored view: copy what is read, no more
         image = np.ascontiguousarray(image[first : first + rows, left : left + columns])
         first = left = 0
-    lines = _read_only(image.reshape(image.shape[0], -1))
+    lines = read_only(image.reshape(image.shape[0], -1))
     x_starts = (left + x_starts) * channels
     if flip:
         x_starts, x_weights = x_starts[::-1].copy(), x_weights[::-1]
@@ -155,13 +155,6 @@ def _fixed_point(weights: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def _single(weights: NDArray[np.float64]) -> NDArray[np.float32]:
     return weights.astype(np.float32, order="C")
-
-
-def _read_only(part: Array) -> Array:
-    """One type for numba whether or not the array may be written (Pillow's may not): one compilation, not two."""
-    view = part.view()
-    view.flags.writeable = False
-    return view
 
 
 def _apply_plainly(image: Array, tables: tuple[_Table, _Table], flip: bool) -> Array:
