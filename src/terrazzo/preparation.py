@@ -4,8 +4,6 @@ Only process 0 makes the run folder. Weights, recipe and data that do not fit to
 first image is read.
 """
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -17,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from terrazzo import checkpoint
+from terrazzo import checkpoint, environment
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.counts import class_pixels
 from terrazzo.data.dataset import Split
@@ -339,7 +337,12 @@ def _new_run(
     problem: BaseException | None = None
     if processes.is_first:
         try:
-            run = Run.create(folder, recipe, data=record | {"own": named}, env=environment_record(processes))
+            run = Run.create(
+                folder,
+                recipe,
+                data=record | {"own": named},
+                env=environment.describe() | {"device": str(processes.device), "processes": processes.world},
+            )
         except Exception as error:  # told to the other processes before it is raised
             problem = error
     if processes.any(problem is not None):
@@ -377,26 +380,6 @@ def _data_record(
         "split_manifest": dataset.split_manifest,
         "class_pixels": pixels,
         "overfit": overfit,
-    }
-
-
-def environment_record(processes: Processes) -> dict[str, Any]:
-    """Return versions and machine for env.json."""
-    names = ("terrazzo", "torch", "numpy", "numba", "safetensors", "datasets", "pillow")
-    versions: dict[str, str | None] = {}
-    for name in names:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = None
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-        "device": str(processes.device),
-        "gpu": torch.cuda.get_device_name(processes.device) if processes.device.type == "cuda" else None,
-        "processes": processes.world,
-        "threads": torch.get_num_threads(),
     }
 
 
