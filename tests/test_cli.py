@@ -413,7 +413,7 @@ def test_evaluate_prints_a_table_or_json_that_agree(terrazzo: Terrazzo, boxes: P
     assert f"{100 * report['miou']:.2f}" in table
     code, _, err = terrazzo("evaluate", boxes_run, "--data", boxes, "--split", "vla")
     assert code == 2
-    assert "There is no split 'vla'." in err
+    assert "called 'vla'." in err
     assert "Did you mean 'val'?" in err
 
 
