@@ -153,10 +153,13 @@ def decode_mask(data: Any, *, where: str) -> NDArray[Any]:
     return array.astype(np.uint16)
 
 
-def write_mask(path: Path | str, mask: NDArray[Any], palette: NDArray[np.uint8] | None = None) -> None:
+def write_mask(
+    path: Path | str, mask: NDArray[Any], palette: NDArray[np.uint8] | None = None, *, durable: bool = True
+) -> None:
     """Write ids (H, W) uint8 or uint16 as a PNG of 8 or 16 bits, atomically; the values come back exactly.
 
     With `palette` (K, 3) RGB, K <= 256, an 8-bit file shows these colours in viewers; ids beyond it are black.
+    durable: as in `storage.replacing`.
     """
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.uint16) or 0 in mask.shape:
         raise MaskValueError(
@@ -165,12 +168,12 @@ def write_mask(path: Path | str, mask: NDArray[Any], palette: NDArray[np.uint8] 
             expected="(height, width), uint8 or uint16",
         )
     data = _png(mask, palette if mask.dtype == np.uint8 else None)
-    with replacing(path) as beside:
+    with replacing(path, durable=durable) as beside:
         beside.write_bytes(data)
 
 
-def write_image(path: Path | str, image: NDArray[Any]) -> None:
-    """Write an image (H, W, C) in the form its suffix names, atomically.
+def write_image(path: Path | str, image: NDArray[Any], *, durable: bool = True) -> None:
+    """Write an image (H, W, C) in the form its suffix names, atomically; `durable` as in `storage.replacing`.
 
     .png (uint8, uint16; C 1-4), .tif / .tiff (every dtype and C, Deflate), .jpg / .jpeg (uint8, C 1 or 3, quality 95),
     .webp (uint8, C 3 or 4, lossless), .bmp (uint8, C 1 or 3). What a form cannot hold is an ImageFormatError.
@@ -187,7 +190,7 @@ def write_image(path: Path | str, image: NDArray[Any]) -> None:
             else f"{' or '.join(holds[0])}, {holds[1]} channels",
             hint=f"Suffixes that can be written: {', '.join(_HOLDS)}. TIFF holds everything.",
         )
-    with replacing(path) as beside:
+    with replacing(path, durable=durable) as beside:
         if suffix in (".tif", ".tiff"):
             import tifffile
 

@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
 import sys
 import uuid
@@ -29,11 +30,12 @@ from terrazzo.errors import (
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, *, durable: bool = True) -> Iterator[Path]:
     """Yield a new path beside `path` to write to; afterwards it takes `path`'s place at once, or nothing changes.
 
-    The file is on the disk before the name changes, and the name before this returns. Missing parent folders are
-    made. Where the block raises, the new file is removed. Readers see the old file or the new one, never half of one.
+    Readers see the old file or the new one, never half of one. Missing parent folders are made. Where the block
+    raises, the new file is removed. durable: the file is on the disk before the name changes, and the name before this
+    returns, which costs 5-10 ms; what can be made again (predictions, pictures, caches) does without.
     """
     path = Path(os.path.realpath(path))  # a link keeps pointing where it points
     beside = _beside(path, "partial")
@@ -41,9 +43,11 @@ def replacing(path: Path | str) -> Iterator[Path]:
         with _storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield beside
-            _sync(beside)
+            if durable:
+                _sync(beside)
             os.replace(beside, path)
-            _sync(path.parent)
+            if durable:
+                _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -71,14 +75,14 @@ def replace_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: Path | str, value: Any, *, durable: bool = True) -> None:
     """Write `value` as indented UTF-8 JSON, atomically.
 
     Tuples, paths, dataclasses, numpy scalars and arrays are written as their plain forms; NaN and infinities as null,
     for JSON has no word for them.
     """
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as beside:
+    with replacing(path, durable=durable) as beside:
         beside.write_text(text + "\n", encoding="utf-8", newline="\n")
 
 
@@ -197,7 +201,11 @@ def _storage_errno(error: BaseException, path: Path) -> int | None:
         )
         return error.errno if about_us else None
     text = str(error)  # safetensors and tifffile hand the system's words on as their own error types
-    return errno.ENOSPC if "os error 28" in text or os.strerror(errno.ENOSPC) in text else None
+    told = re.search(r"\(os error (\d+)\)", text)
+    code = int(told[1]) if told else None
+    if code in _FULL or code in _CLOSED:
+        return code
+    return errno.ENOSPC if os.strerror(errno.ENOSPC) in text else None
 
 
 def _is_above(name: Any, path: Path) -> bool:

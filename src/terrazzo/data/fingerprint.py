@@ -65,7 +65,7 @@ def _cache_file(location: str) -> Path:
 
 def _write_cache(path: Path, value: Mapping[str, list[str]]) -> None:
     with contextlib.suppress(OSError, TerrazzoError):  # a cache is a convenience
-        write_json(path, value)
+        write_json(path, value, durable=False)
 
 
 def _read_cache(path: Path) -> Mapping[str, tuple[str, str]]:

@@ -172,7 +172,11 @@ def pair(found: Mapping[str, SplitFolders]) -> Mapping[str, SplitFolders]:
     """Return `found` if every image that should have a mask has one and the reverse; else raise, listing all."""
     _refuse_unpaired(found)
     labelled = [split for split, one in found.items() if one.masks]
-    bare = [split for split in found if split not in labelled and SPLIT_NAMES.get(split, split) != "test"]
+    bare = [
+        split
+        for split, one in found.items()
+        if one.images and not one.masks and SPLIT_NAMES.get(split, split) != "test"
+    ]
     if bare:
         one = found[bare[0]]
         where = f"The split {bare[0]!r} of {_top(found)}" if labelled else _top(found)
