@@ -210,6 +210,14 @@ def test_a_reader_who_left_is_not_an_error() -> None:
     assert (done.returncode, done.stderr) == (141, "")
 
 
+def test_a_console_that_knows_only_ascii_is_no_error() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "terrazzo", "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: terrazzo COMMAND ?\n")
+
+
 def test_readers_of_numbers_refuse_what_is_none() -> None:
     assert [parsing.count("12"), parsing.seed("0")] == [12, 0]
     for text in ("0", "-1", "1.5", "x", "", "²"):

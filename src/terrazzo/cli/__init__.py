@@ -10,6 +10,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     catalogue.py   recipes, models, env
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -30,6 +31,11 @@ COMMANDS: tuple[Command, ...] = (
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command that `words` (the command line by default) spell; return the exit code."""
     words = list(sys.argv[1:] if words is None else words)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="replace"
+            )  # a console that knows no "…" prints "?", and the work goes on
     try:
         code = _run(words)
         sys.stdout.flush()  # a closed pipe is noticed here, not at the interpreter's end

@@ -21,7 +21,9 @@ def _train_arguments(parser: Parser) -> None:
         "train.steps=2000 model.pretrained=null. Not needed with --resume",
     )
     parser.add_argument(
-        "--data", metavar="DATA", help="a folder, a saved data set, or a Hub id user/name[@revision]"
+        "--data",
+        metavar="DATA",
+        help="a folder, a saved data set, or a Hub id user/name[@revision]; not needed where the recipe names one",
     )
     parser.add_argument("--out", metavar="RUN", help="the run's folder, made here; runs/RECIPE by default")
     parser.add_argument(
