@@ -11,6 +11,7 @@ from typing import Any
 
 from terrazzo.data import class_names, table
 from terrazzo.data.dataset import Dataset
+from terrazzo.data.refusals import missing, script_data_set
 from terrazzo.errors import DatasetFormatError
 
 SAVE_IT = 'Save it once with datasets, load_dataset("{repo}").save_to_disk(FOLDER), and write the names into FOLDER.'
@@ -19,36 +20,34 @@ SAVE_IT = 'Save it once with datasets, load_dataset("{repo}").save_to_disk(FOLDE
 def open_hub(source: str, *, keep_void: bool = False, split_manifest: Any = None) -> Dataset:
     """Return the Dataset "user/name[@revision]" on the Hugging Face Hub; what was downloaded before is used again."""
     import datasets
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repo, _, revision = source.partition("@")
     about = _about(repo, revision or None, source)
-    commit = about.sha if about is not None else revision or None
+    names_file = _names_file(repo, revision or None, source, is_reachable=about is not None)
+    commit = (
+        names_file.parent.name if names_file is not None else about.sha
+    )  # the cache's folders are commits
     with _reachable(about is not None):
         try:
             tables = dict(datasets.load_dataset(repo, revision=commit))
         except Exception as error:  # whatever the libraries below trip over
             raise _hub_error(source, error) from error
-        records = table.recognise(tables, source)
-        try:
-            names_file = hf_hub_download(
-                repo, "id2label.json", repo_type="dataset", revision=commit, local_files_only=about is None
-            )
-        except LocalEntryNotFoundError as error:  # not looked for, because the Hub is out of reach
-            raise _hub_error(source, error) from error
-        except EntryNotFoundError as error:
-            folder = Path(repo.split("/")[-1])
-            raise table.unnamed(source, folder, records, advice=SAVE_IT.format(repo=source)) from error
-        except Exception as error:
-            raise _hub_error(source, error) from error
+    found = {Path(file["filename"]).parent.name for one in tables.values() for file in one.cache_files}
+    if about is None and found != {commit}:  # out of reach, `datasets` takes the newest it has
+        raise missing(
+            source,
+            found=f"the Hugging Face Hub cannot be reached, and only commit {', '.join(sorted(found))} is kept here",
+        )
+    records = table.recognise(tables, source)
+    if names_file is None:
+        raise table.unnamed(source, Path(repo.split("/")[-1]), records, advice=SAVE_IT.format(repo=source))
     card = about.card_data if about is not None else None
     return table.assemble(
         records,
-        class_names.read(Path(names_file), keep_void=keep_void),
+        class_names.read(names_file, keep_void=keep_void),
         tables,
         name=repo.split("/")[-1],
-        location=f"{repo}@{commit or 'main'}",
+        location=f"{repo}@{commit}",
         manifest=split_manifest,
         license=str(card["license"]) if card is not None and "license" in card else None,
         source=f"https://huggingface.co/datasets/{repo}",
@@ -67,6 +66,29 @@ def _about(repo: str, revision: str | None, source: str) -> Any:
         raise _hub_error(source, error) from error
 
 
+def _names_file(repo: str, revision: str | None, source: str, *, is_reachable: bool) -> Path | None:
+    """The downloaded id2label.json, in a folder called by its commit; None where the data set has none."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            hf_hub_download(
+                repo,
+                "id2label.json",
+                repo_type="dataset",
+                revision=revision,
+                local_files_only=not is_reachable,
+            )
+        )
+    except LocalEntryNotFoundError as error:  # not looked for: the Hub is out of reach
+        raise _hub_error(source, error) from error
+    except EntryNotFoundError:
+        return None
+    except Exception as error:
+        raise _hub_error(source, error) from error
+
+
 @contextlib.contextmanager
 def _reachable(is_reachable: bool) -> Iterator[None]:
     """Where the Hub was just found out of reach, keep `datasets` from asking it again and again for half a minute."""
@@ -82,8 +104,6 @@ def _reachable(is_reachable: bool) -> Iterator[None]:
 
 def _hub_error(source: str, error: BaseException) -> Exception:
     """Say what went wrong on the Hub, and what to do."""
-    from terrazzo.data.open import missing, script_data_set
-
     said = table.innermost(error)
     kind = type(error).__name__
     if "scripts are no longer supported" in said:

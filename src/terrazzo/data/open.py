@@ -10,20 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from terrazzo.data.dataset import Dataset
-from terrazzo.errors import DatasetFormatError, MissingPathError, nearest
+from terrazzo.data.refusals import PUBLISHED_AS_SCRIPTS, missing, script_data_set
+from terrazzo.errors import DatasetFormatError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-PUBLISHED_AS_SCRIPTS: Mapping[
-    str, str
-] = {  # Hub names whose data come by a Python script, which is never run
-    "scene_parse_150": "ade20k",
-    "scene_parse150": "ade20k",
-    "ade20k": "ade20k",
-    "cityscapes": "cityscapes",
-    "camvid": "camvid",
-    "pascal_voc": "voc",
-    "bdd100k": "bdd100k",
-}
 
 
 def open_dataset(
@@ -86,27 +76,3 @@ def _open_by_name(source: str, *, keep_void: bool, split_manifest: Any) -> Datas
 
         return open_hub(source, keep_void=keep_void, split_manifest=split_manifest)
     raise missing(source)
-
-
-def missing(source: str, found: str | None = None) -> MissingPathError:
-    """Build the error for a path that is not there; names what is there and looks alike."""
-    path = Path(source).expanduser()
-    beside = path.parent if path.parent.is_dir() else Path()
-    near = nearest(path.name, [entry.name for entry in beside.iterdir() if not entry.name.startswith(".")])
-    return MissingPathError(
-        f"There is no data set {source}.",
-        found=found or f"no such folder in {beside.resolve()}",
-        expected='a folder, a .parquet file, or a data set on the Hub as "user/name"',
-        hint=f"Did you mean {' or '.join(str(beside / name) for name in near)}?" if near else None,
-    )
-
-
-def script_data_set(source: str, importer: str | None = None) -> DatasetFormatError:
-    """Build the error for a data set that is published as a Python script; names its importer where there is one."""
-    importer = importer or PUBLISHED_AS_SCRIPTS.get(source.split("@")[0].split("/")[-1].lower())
-    return DatasetFormatError(
-        f"{source} is published as a Python script, which is never run.",
-        expected="images and masks, or a table (parquet)",
-        hint="Download the data themselves from their publisher, then import them once:",
-        command=f"terrazzo import {importer or 'FORMAT'} PATH --out data/{importer or 'NAME'}",
-    )

@@ -6,7 +6,7 @@ Files are copied byte for byte, never decoded and written again; the raw data se
 import errno
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from terrazzo.data.description import Description, write_description
 from terrazzo.errors import DatasetFormatError, MissingPathError, UnreadableFileError
 from terrazzo.images import IMAGE_SUFFIXES
+from terrazzo.progress import track
 from terrazzo.storage import refuse_existing, replace_folder
 
 
@@ -79,12 +80,10 @@ def copy_pairs(
     *,
     link: bool = False,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write images, masks and dataset.json to a new folder `out` and return it; whole or not at all.
 
-    link: hard links instead of copies; where the disk cannot (another disk), files are copied. progress: called with
-    (done, all) files.
+    link: hard links instead of copies; where the disk cannot (another disk), files are copied. workers: files at once.
     """
     refuse_existing(out)
     with replace_folder(out) as beside:
@@ -97,9 +96,9 @@ def copy_pairs(
         for folder in {target.parent for _, target in jobs}:
             folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            for done, _ in enumerate(pool.map(lambda job: _copy(*job, link=link), jobs), 1):
-                if progress is not None:
-                    progress(done, len(jobs))
+            copied = pool.map(lambda job: _copy(*job, link=link), jobs)
+            for _ in track(copied, total=len(jobs), what="copy"):
+                pass
         write_description(beside, replace(description, splits={split: split for split in pairs}))
     return out
 
