@@ -95,6 +95,10 @@ def told_commands(source: str) -> Iterator[tuple[int, str]]:
             before = r"(?:^ *|`)" if id(node) in inside else "`"
             for name in re.findall(before + r"terrazzo ([a-z]+)\b", node.value, re.MULTILINE):
                 yield node.lineno, name
+        if isinstance(node, ast.List) and len(node.elts) > 1:  # shlex.join(["terrazzo", "check", …])
+            words = [one.value for one in node.elts if isinstance(one, ast.Constant)]
+            if words[:1] == ["terrazzo"]:
+                yield node.lineno, str(words[1])
 
 
 def links(text: str) -> Iterator[tuple[str, str]]:
@@ -136,5 +140,6 @@ def test_the_walk_over_errors_sees_what_it_should() -> None:
         'raise E("terrazzo is kind", command=f"terrazzo check {x}\\nterrazzo fix")\n'
         'def f():\n    """What `terrazzo env` says."""\n'
         'seed = "terrazzo scenes 1"\n'
+        'words = ["terrazzo", "train", x]\n'
     )
-    assert sorted(told_commands(source)) == [(1, "check"), (1, "fix"), (3, "env")]
+    assert sorted(told_commands(source)) == [(1, "check"), (1, "fix"), (3, "env"), (5, "train")]

@@ -31,6 +31,31 @@ def _import(arguments: Namespace) -> None:
     print(f"\nImported: {folder}. Next:\n  terrazzo check {folder}")
 
 
+def _check_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder, a saved data set, or a Hub id; it is only read"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=count, default=-1, help="threads; one per core by default"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def _check(arguments: Namespace) -> int:
+    from terrazzo.data import doctor
+    from terrazzo.progress import Progress
+
+    with Progress(total=1, what="check") as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(done, "images and masks")
+
+        diagnosis = doctor.check(arguments.data, workers=arguments.workers, progress=show)
+    print(diagnosis.to_json() if arguments.json else diagnosis.text())
+    return 0 if diagnosis.ok else 1
+
+
 COMMANDS: tuple[Command, ...] = (
     Command(
         "import",
@@ -39,5 +64,13 @@ COMMANDS: tuple[Command, ...] = (
         "Raw ids are remapped by the table that is kept in DIR/dataset.json.",
         _import_arguments,
         _import,
+    ),
+    Command(
+        "check",
+        "DATA [--json]",
+        "Examine a data set: what is wrong, in which files, and the command that mends it.",
+        "Errors are what would make scores or labels false; the exit code is then 1. Warnings may be meant.",
+        _check_arguments,
+        _check,
     ),
 )
