@@ -35,7 +35,13 @@ def test_a_table_keeps_its_colours_when_void_classes_leave() -> None:
     space = label_space.settle(["road", "void", "car"], colors, table)
     assert space.classes.names == ("road", "car")
     assert space.classes.colors == ((1, 1, 1), (3, 3, 3))
-    assert space.remap.to_class == {0: None, 7: 0, 8: None, 9: 1, 24: 1, 255: None}
+    assert space.remap.to_class == {
+        0: None,
+        7: 0,
+        8: None,
+        9: 1,
+        24: 1,
+    }  # 255 is not in it: an error, not ignored
 
 
 def test_ids_that_a_table_ignores_can_be_kept_by_name() -> None:
@@ -43,7 +49,7 @@ def test_ids_that_a_table_ignores_can_be_kept_by_name() -> None:
     names = {11: "void", 12: "unlabeled", 13: "void"}
     space = label_space.settle(["sky", "road"], (), table, raw_names=names, keep_void=True)
     assert space.classes.names == ("sky", "road", "void", "unlabeled")
-    assert space.remap.to_class == {0: 0, 1: 1, 11: 2, 12: 3, 13: 2, 255: None}
+    assert space.remap.to_class == {0: 0, 1: 1, 11: 2, 12: 3, 13: 2}
     assert len(set(space.classes.colors)) == 4
     assert space.notes == ("Kept as classes, as asked: void, unlabeled.",)
 

@@ -49,6 +49,7 @@ def settle(
     """
     names, colors = list(names), list(colors) or list(distinct_colors(len(names)))
     table = dict(table)
+    has_ignore = table.get(ignore_value(len(names)), 0) is None
     named = {
         raw: names[class_id]
         for raw, class_id in table.items()
@@ -70,12 +71,13 @@ def settle(
             )
         elif void:
             notes.append(f"Every name means 'not labelled' ({', '.join(void)}); all are kept as classes.")
-    table.setdefault(ignore_value(len(names)), None)
+    if has_ignore:  # its value follows the count of classes
+        table.setdefault(ignore_value(len(names)), None)
     return LabelSpace(Classes(tuple(names), tuple(colors)), Remap(table, len(names)), named, tuple(notes))
 
 
 def merge(space: LabelSpace, merges: Sequence[str]) -> LabelSpace:
-    """Return the label space in which classes are joined: "vehicle=car,truck" makes one class of two.
+    """Return the label space in which classes are joined: "vehicle=car+truck" makes one class of two.
 
     The new class stands where the first of its parts stood and has its colour; a new name that is an existing class
     takes that class in too.
@@ -83,10 +85,10 @@ def merge(space: LabelSpace, merges: Sequence[str]) -> LabelSpace:
     goes_to = {name: name for name in space.classes.names}
     for rule in merges:
         new, equals, parts = rule.partition("=")
-        old = [part.strip() for part in parts.split(",") if part.strip()]
+        old = [part.strip() for part in parts.split("+") if part.strip()]
         if not equals or not new.strip() or not old:
             raise DatasetFormatError(
-                f"The merge {rule!r} cannot be read.", expected='"new=old,old", such as "vehicle=car,truck"'
+                f"The merge {rule!r} cannot be read.", expected='"new=old+old", such as "vehicle=car+truck"'
             )
         for name in old:
             space.classes.id_of(name)
