@@ -199,7 +199,7 @@ def test_unpaired_files_are_all_listed(tmp_path: Path) -> None:
     assert message.startswith(f"14 files in {tmp_path} have no partner.\n")
     assert "train: images without a mask: 01, 02, 03, 04, 05, 06, 07, 08, 09, 10, … (13 in all)" in message
     assert "val: masks without an image: a" in message
-    assert f"terrazzo label {tmp_path}/train/images" in message
+    assert message.endswith(f"terrazzo check {tmp_path}")
 
 
 def test_masks_with_an_ending_of_their_own_are_recognised_in_the_advice(tmp_path: Path) -> None:
@@ -233,11 +233,11 @@ def test_hidden_and_other_files_are_not_data_and_linked_folders_are(tmp_path: Pa
     assert sorted(data["train"].names + data["val"].names) == ["a", "b", "far/c"]
 
 
-def test_images_alone_are_told_how_to_be_labelled(tmp_path: Path) -> None:
+def test_images_alone_are_told_where_masks_go(tmp_path: Path) -> None:
     fill(tmp_path, ["a", "b"], masks=None)
     message = error_of(tmp_path)
     assert f"{tmp_path} has images and no masks." in message
-    assert message.endswith(f"terrazzo label {tmp_path}/images")
+    assert message.endswith(f"of the same name, into {tmp_path}/masks.")
     fill(tmp_path / "x/train", ["a"])
     fill(tmp_path / "x/val", ["b"], masks=None)
     names_file(tmp_path / "x")

@@ -296,8 +296,6 @@ def assemble(
         raise DatasetFormatError(
             f"{location} holds no images.",
             expected="images in train/images and masks in train/masks",
-            hint="To label a folder of images:",
-            command=f"terrazzo label {location}",
         )
     said = [*space.notes, *notes]
     if channels is None or dtype is None:

@@ -158,8 +158,8 @@ def find_folders(root: Path, declared: Mapping[str, Any] | None = None) -> dict[
             f"{root} is not a data set that terrazzo knows.",
             found=_listing(root),
             expected="dataset.json, train/images + train/masks, or images/ + masks/",
-            hint="A published data set in its own layout is imported once; a folder of images alone can be labelled:",
-            command=f"terrazzo import FORMAT {root} --out DIR\nterrazzo label {root}",
+            hint="A published data set in its own layout is imported once:",
+            command=f"terrazzo import FORMAT {root} --out DIR",
         )
     inside = list(_folders(root / "images"))
     by_name = _by_split_name(inside)
@@ -184,8 +184,8 @@ def pair(found: Mapping[str, SplitFolders]) -> Mapping[str, SplitFolders]:
             f"{where} has images and no masks.",
             found=f"{len(one.images):,} images, nothing in {one.masks_folder}",
             expected="a mask for every image of train and val; only a test split may be without",
-            hint="To label them:",
-            command=f"terrazzo label {one.images_folder}",
+            hint=f"Put each image's mask, a PNG of class ids at the same size and of the same name, into "
+            f"{one.masks_folder}.",
         )
     return found
 
@@ -210,8 +210,8 @@ def _refuse_unpaired(found: Mapping[str, SplitFolders]) -> None:
         f"{count} files in {_top(found)} have no partner.",
         found="\n".join(lines),
         expected=f"for every file in {one.images_folder} one in {one.masks_folder}; only suffixes may differ",
-        hint=renamed or "Move what is not labelled yet out of the folder, or label it:",
-        command=None if renamed else f"terrazzo label {one.images_folder}",
+        hint=renamed or "Label what has no mask, or leave it out of a copy. What is wrong, file by file:",
+        command=None if renamed else f"terrazzo check {_top(found)}",
     )
 
 
