@@ -224,7 +224,7 @@ def test_merged_data_reads_merged_masks(tmp_path: Path) -> None:
     root = make(tmp_path)
     write_mask(root / "train/masks/train0.png", np.array([[0, 1, 2, 255, 0]] * 4, np.uint8))
     data = open_dataset(root)
-    merged = data.merged(["ground=sky,road"])
+    merged = data.merged(["sky+road=ground"])
     assert merged.classes.names == ("ground", "car")
     assert merged["train"].read_mask(0)[0].tolist() == [0, 0, 1, 255, 0]
     assert merged.fingerprint == data.fingerprint

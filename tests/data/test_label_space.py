@@ -70,15 +70,15 @@ def test_more_than_255_names_ignore_65535_too_when_void_leaves() -> None:
 
 def test_merged_classes_share_an_id_and_a_colour() -> None:
     space = label_space.from_raw_names({0: "road", 1: "car", 2: "sky", 3: "truck", 4: "unlabeled"})
-    merged = label_space.merge(space, ["vehicle=car,truck"])
+    merged = label_space.merge(space, ["car+truck=vehicle"])
     assert merged.classes.names == ("road", "vehicle", "sky")
     assert merged.classes.colors == space.classes.colors[:3]
     assert merged.remap.to_class == {0: 0, 1: 1, 2: 2, 3: 1, 4: None, 255: None}
-    assert merged.notes[-1] == "Merged: vehicle=car,truck. 3 classes remain of 4."
-    into = label_space.merge(space, ["car=truck"])
+    assert merged.notes[-1] == "Merged: car+truck=vehicle. 3 classes remain of 4."
+    into = label_space.merge(space, ["truck=car"])
     assert into.classes.names == ("road", "car", "sky")
     assert into.remap.to_class[3] == 1
     with pytest.raises(UnknownNameError, match="Did you mean 'truck'"):
-        label_space.merge(space, ["vehicle=car,truk"])
+        label_space.merge(space, ["car+truk=vehicle"])
     with pytest.raises(DatasetFormatError, match="The merge 'vehicle' cannot be read"):
         label_space.merge(space, ["vehicle"])

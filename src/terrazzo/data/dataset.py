@@ -230,7 +230,7 @@ class Dataset:
         return fingerprint.combine(entries)
 
     def merged(self, merges: Sequence[str]) -> "Dataset":
-        """Return the same data with classes joined by rules such as "vehicle=car,truck"."""
+        """Return the same data with classes joined by rules such as "car+truck=vehicle"."""
         if not merges:
             return self
         space = label_space.merge(

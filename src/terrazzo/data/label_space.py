@@ -77,18 +77,18 @@ def settle(
 
 
 def merge(space: LabelSpace, merges: Sequence[str]) -> LabelSpace:
-    """Return the label space in which classes are joined: "vehicle=car+truck" makes one class of two.
+    """Return the label space in which classes are joined: "car+truck=vehicle" makes one class of two.
 
     The new class stands where the first of its parts stood and has its colour; a new name that is an existing class
     takes that class in too.
     """
     goes_to = {name: name for name in space.classes.names}
     for rule in merges:
-        new, equals, parts = rule.partition("=")
+        parts, equals, new = rule.partition("=")
         old = [part.strip() for part in parts.split("+") if part.strip()]
         if not equals or not new.strip() or not old:
             raise DatasetFormatError(
-                f"The merge {rule!r} cannot be read.", expected='"new=old+old", such as "vehicle=car+truck"'
+                f"The merge {rule!r} cannot be read.", expected='"old+old=new", such as "car+truck=vehicle"'
             )
         for name in old:
             space.classes.id_of(name)
