@@ -167,7 +167,7 @@ def write_mask(
             found=f"shape {mask.shape}, {mask.dtype}",
             expected="(height, width), uint8 or uint16",
         )
-    data = _png(mask, palette if mask.dtype == np.uint8 else None)
+    data = _png(mask, palette if mask.dtype == np.uint8 else None, is_mask=True)
     with replacing(path, durable=durable) as beside:
         beside.write_bytes(data)
 
@@ -206,7 +206,7 @@ def write_image(path: Path | str, image: NDArray[Any], *, durable: bool = True) 
                 metadata=None,
             )
         elif suffix == ".png":
-            beside.write_bytes(_png(image[..., 0] if channels == 1 else image, None))
+            beside.write_bytes(_png(image[..., 0] if channels == 1 else image))
         else:
             from PIL import Image
 
@@ -328,11 +328,11 @@ def _odd_values(array: NDArray[Any]) -> str:
     return ", ".join(f"{value:g}" for value in odd[:4].tolist())
 
 
-def _png(array: NDArray[Any], palette: NDArray[np.uint8] | None) -> bytes:
+def _png(array: NDArray[Any], palette: NDArray[np.uint8] | None = None, *, is_mask: bool = False) -> bytes:
     """Encode (H, W) or (H, W, C <= 4) uint8 or uint16 as PNG: 16-bit RGB too, which Pillow cannot write.
 
-    Rows are stored as differences to the row above (filter 2), which suits masks and smooth images alike; of a mask that
-    leaves runs of zeros (Z_RLE). CamVid masks, 1 core of an AMD EPYC, 2026-11: 0.6 ms and 4.5 KiB, Pillow 4.0 ms and 5.1.
+    Rows are stored as differences to the row above (filter 2), which suits smooth images and leaves runs of zeros of
+    masks (hence Z_RLE). CamVid masks, one core, 2026-11: 0.6 ms and 4.6 KiB where Pillow takes 4.0 ms and 5.1 KiB.
     """
     channels = 1 if array.ndim == 2 else array.shape[2]
     height, width = array.shape[:2]
@@ -349,7 +349,7 @@ def _png(array: NDArray[Any], palette: NDArray[np.uint8] | None) -> bytes:
         full = np.zeros((256, 3), dtype=np.uint8)  # all 256, so that no reader packs ids into fewer bits
         full[: len(palette)] = palette
         chunks.append((b"PLTE", full.tobytes()))
-    packer = zlib.compressobj(1, strategy=zlib.Z_RLE) if channels == 1 else zlib.compressobj(4)
+    packer = zlib.compressobj(1, strategy=zlib.Z_RLE) if is_mask else zlib.compressobj(4)
     chunks += [(b"IDAT", packer.compress(filtered.data) + packer.flush()), (b"IEND", b"")]
     packed = (
         struct.pack(">I", len(c)) + kind + c + struct.pack(">I", zlib.crc32(kind + c)) for kind, c in chunks
