@@ -309,6 +309,20 @@ def test_other_classes_are_refused_with_the_differences_listed(levels: Dataset) 
     )
 
 
+def test_a_model_of_void_classes_is_told_how_to_open_the_data(levels: Dataset) -> None:
+    model = Predictor(nn.Conv2d(3, 4, 1), Classes((*THREE.names, "void-static")), device="cpu")
+    with pytest.raises(
+        UsageError, match="lacks void-static\n(.*\n)*.*open_dataset\\(DATA, keep_void=True\\)"
+    ):
+        evaluate(model, data=levels, quiet=True)
+
+
+def test_what_a_user_should_hear_about_a_model_stands_in_its_report(levels: Dataset) -> None:
+    report = evaluate(predictor(notes=("It has no processor.",)), data=levels, quiet=True)
+    assert report.notes == ("It has no processor.",)
+    assert report.table().endswith("It has no processor.")
+
+
 def test_other_channels_are_refused(levels: Dataset) -> None:
     model = Predictor(nn.Conv2d(5, 3, 1), THREE, channels=5, device="cpu")
     with pytest.raises(

@@ -242,7 +242,9 @@ def test_grey_is_shown_as_rgb_and_transparency_is_dropped() -> None:
 
 def test_other_channels_than_the_networks_are_refused() -> None:
     predictor = Predictor(Thresholds(), THREE, device="cpu")
-    with pytest.raises(ImageFormatError, match="has 5 channels; 3 are expected"):
+    with pytest.raises(
+        ImageFormatError, match="The image 'image' has 5 channels instead of 3.\n.*\n  expected: 3 channels"
+    ):
         predictor(np.zeros((8, 8, 5), np.uint8))
     with pytest.raises(ImageFormatError, match="image.transpose\\(1, 2, 0\\) puts them last"):
         predictor(np.zeros((3, 8, 8), np.uint8))

@@ -12,6 +12,7 @@ from terrazzo.windows import Blend, resized_rows, starts
 sides = st.integers(1, 60)
 
 
+@settings(deadline=None)
 @given(length=sides, window=sides, data=st.data())
 def test_windows_cover_every_pixel_and_stay_inside(length: int, window: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, window))
@@ -39,6 +40,7 @@ def test_a_stride_that_skips_pixels_or_never_moves_is_refused(stride: int) -> No
         starts(20, 8, stride)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.data())
 def test_resized_rows_are_those_of_torch(
     h: int, w: int, height: int, width: int, data: st.DataObject

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from terrazzo import rendering
-from terrazzo.classes import Classes
+from terrazzo.classes import Classes, is_void
 from terrazzo.data import Dataset, Split, open_dataset
 from terrazzo.errors import DatasetFormatError, ExistingOutputError, UsageError
 from terrazzo.images import write_image
@@ -170,7 +170,7 @@ def measure(
         model=predictor.name,
         seconds=time.monotonic() - started,
         settings=_settings(predictor, limit),
-        notes=notes,
+        notes=(*predictor.notes, *notes),
     )
 
 
@@ -185,17 +185,29 @@ def class_order(model: Classes, data: Classes) -> tuple[NDArray[np.intp] | None,
         moved = [name for i, name in enumerate(data.names) if model.names[i] != name]
         note = f"{len(moved)} classes have other ids in the model than in the data set; they were matched by name."
         return np.array([model.names.index(name) for name in data.names]), (note,)
-    missing = [name for name in data.names if name not in model.names]
+    raise _other_classes(model, data)
+
+
+def _other_classes(model: Classes, data: Classes) -> UsageError:
+    """Return the error that lists which classes only one side has."""
     extra = [name for name in model.names if name not in data.names]
-    raise UsageError(
+    missing = [name for name in data.names if name not in model.names]
+    found, expected = f"model: {len(model)} classes", f"{len(data)} classes"
+    if not missing and all(is_void(name) for name in extra):
+        hint = "The model was trained with classes that mean 'not labelled'; open the data with them too:"
+        command = "terrazzo.open_dataset(DATA, keep_void=True)"
+    else:
+        hint = (
+            "Scores of one label space mean nothing in another. Rename classes in dataset.json where only the "
+            "words differ, or train on this data set, starting from the model:"
+        )
+        command = "terrazzo train RECIPE --data DATA model.init=MODEL"
+    return UsageError(
         "The model and the data set do not have the same classes.",
-        found=f"model: {len(model)} classes"
-        + (f", of which the data set lacks {_listed(extra)}" if extra else ""),
-        expected=f"{len(data)} classes"
-        + (f", of which the model lacks {_listed(missing)}" if missing else ""),
-        hint="Scores of one label space mean nothing in another. Rename classes in dataset.json where only the words "
-        "differ, or train on this data set, starting from the model:",
-        command="terrazzo train RECIPE --data DATA model.init=MODEL",
+        found=found + (f", of which the data set lacks {_listed(extra)}" if extra else ""),
+        expected=expected + (f", of which the model lacks {_listed(missing)}" if missing else ""),
+        hint=hint,
+        command=command,
     )
 
 

@@ -68,10 +68,10 @@ class Band(NamedTuple):
 class Predictor:
     """A network, its classes, and everything between an image and its mask. Safe to use from several threads.
 
-    Memory beside the network's own, for one image: the image; whole, 4 C h w bytes of input (h w after `data.resize`)
-    and the logits, 4 K h/4 w/4 for SegFormer; in windows, the logits of the window rows that overlap, each
-    4 K h'/4 w'/4 times the windows in a row, and one band of at most 32 MiB (a single row, where that is more), so
-    that nothing but image and mask grows with the image's height; the mask, one or two bytes a pixel.
+    Memory beside the network's own, for one image: the image; seen whole, 4 C h w bytes of input (h w after
+    `data.resize`) and the logits, 4 K h/4 w/4 for SegFormer; in windows, the logits of the rows of windows that overlap
+    (4 K h'/4 w'/4 for each window) and about 100 MiB for the band at work (a few full rows of logits where those are
+    more), so that nothing but image and mask grows with the image's height; the mask, one or two bytes a pixel.
     """
 
     def __init__(
@@ -86,18 +86,20 @@ class Predictor:
         remap: Remap | None = None,
         channels: int | None = None,
         name: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         """network: image (B, C, H, W) float32 in [0, 1] -> logits (B, K, h, w); moved to `device`. Or a backend.
 
         data: the recipe's `data`, of which `resize` and `resize_hw` count here; eval: the recipe's `eval`. precision:
         "f32", "bf16", "f16" or "auto". remap: the data set's table, for raw ids. channels: of the images, where the
-        network has no `channels` of its own. name: what the model is called in what it writes.
+        network has no `channels` of its own. name: what the model is called in what it writes. notes: what a user
+        should hear about it.
         """
         if isinstance(network, nn.Module):
             on = device if isinstance(device, torch.device) else choose_device(device)
             network = TorchBackend(network, on, choose_precision(precision, on))
         self.backend: Backend = network
-        self.classes, self.remap, self.name = classes, remap, name
+        self.classes, self.remap, self.name, self.notes = classes, remap, name, tuple(notes)
         self.data = data or DataConfig()
         self.eval = eval or EvalConfig()
         self.channels = channels if channels is not None else self.backend.channels
@@ -206,18 +208,14 @@ class Predictor:
             raise UsageError("An image cannot be a list.", found=f"a {type(image).__name__} of {len(image)}")
         file = getattr(image, "filename", "")  # PIL keeps where an image was opened
         name = Path(file).stem if isinstance(file, str) and file else default
-        if (
-            isinstance(image, np.ndarray)
-            and image.ndim == 3
-            and self.channels not in (None, image.shape[2], 1)
-        ):
+        if isinstance(image, np.ndarray):
             self._refuse_channels_first(image, name)
-        return Named(name, decode_image(image, where=name, channels=self.channels))
+        return Named(name, decode_image(image, where=repr(name), channels=self.channels))
 
     def _refuse_channels_first(self, image: Image, name: str) -> None:
-        if image.shape[0] == self.channels:
+        if image.ndim == 3 and image.shape[2] not in (1, self.channels) and image.shape[0] == self.channels:
             raise ImageFormatError(
-                f"The image {name} seems to have its channels first.",
+                f"The image {name!r} seems to have its channels first.",
                 found=f"shape {image.shape}",
                 expected=f"(height, width, {self.channels})",
                 hint="image.transpose(1, 2, 0) puts them last.",
@@ -352,6 +350,7 @@ def load(
         remap=Remap.from_json(remap, len(model.classes)) if remap is not None else None,
         channels=model.terrazzo.get("channels"),
         name=str(source),
+        notes=model.said,
     )
 
 
