@@ -39,6 +39,19 @@ def error_of(root: Path) -> str:
     return str(caught.value)
 
 
+def test_the_folder_may_be_the_one_we_are_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, ["deep/a", "b"])
+    monkeypatch.chdir(tmp_path)
+    assert error_of(Path()).startswith(". does not say what its ids mean.")
+    names_file(tmp_path)
+    data = open_dataset(".")
+    assert sorted(data["train"].names + data["val"].names) == ["b", "deep/a"]
+    assert data["train"][0].mask is not None
+    assert data.location == str(tmp_path)
+    (tmp_path / "masks/b.png").unlink()
+    assert error_of(Path()).startswith("1 files in . have no partner.")
+
+
 def test_our_form_opens_with_everything_it_says(tmp_path: Path) -> None:
     fill(tmp_path / "train", ["b", "deep/a"], suffix=".jpg")
     fill(tmp_path / "val", ["c"])

@@ -85,12 +85,13 @@ class SplitFolders:
     def records(self, names: Sequence[str] | None = None) -> "FolderRecords":
         """Return the pairs as records, by default all, sorted by name."""
         names = sorted(self.images) if names is None else names
-        root = Path(os.path.commonpath([self.images_folder, self.masks_folder]))
+        root = os.path.commonpath([self.images_folder, self.masks_folder])
+        skip = len(root) + 1 if root else 0  # the folder itself may be "."
         return FolderRecords(
-            str(root),
+            root,
             tuple(names),
-            tuple(str(self.images[name].relative_to(root)) for name in names),
-            tuple(str(self.masks[name].relative_to(root)) for name in names) if self.masks else (),
+            tuple(str(self.images[name])[skip:] for name in names),
+            tuple(str(self.masks[name])[skip:] for name in names) if self.masks else (),
         )
 
 
@@ -265,15 +266,16 @@ def _scan(images_root: Path, masks_root: Path, below: str = "") -> SplitFolders:
 def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
     found: dict[str, Path] = {}
     twice: list[str] = []
+    skip = len(str(folder)) + 1
     for path in _images(folder):
-        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = os.path.splitext(path[skip:])[0].replace(os.sep, "/")
         if name in found:
-            twice += [str(found[name]), str(path)]
-        found[name] = path
+            twice += [str(found[name]), path]
+        found[name] = Path(path)
     return found, twice
 
 
-def _images(folder: Path, *, deep: bool = True) -> list[Path]:
+def _images(folder: Path, *, deep: bool = True) -> list[str]:
     """Image files below `folder`, sorted; hidden ones (.DS_Store, ._x.png) are not data. Links are followed once."""
     found, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -284,7 +286,7 @@ def _images(folder: Path, *, deep: bool = True) -> list[Path]:
             continue
         visited.add(real)
         found += [
-            Path(root, name)
+            os.path.join(root, name)
             for name in names
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
         ]
@@ -322,9 +324,8 @@ def _listing(root: Path) -> str:
 
 
 def _top(found: Mapping[str, SplitFolders]) -> str:
-    return os.path.commonpath([str(one.images_folder) for one in found.values()]).removesuffix(
-        os.sep + "images"
-    )
+    top = Path(os.path.commonpath([one.images_folder for one in found.values()]))
+    return str(top.parent if top.name == "images" else top)
 
 
 def _suffix_hint(one: SplitFolders) -> str | None:

@@ -25,7 +25,8 @@ def open_dataset(
     """Return the data set at `source`: a folder, a saved Hugging Face data set, parquet, or "user/name[@revision]".
 
     keep_void: classes called "unlabeled", "void-…" and the like stay classes instead of becoming ignore.
-    split_manifest: the split that a run made and stored, used again, so that no training image is scored.
+    split_manifest: the split that a run made and stored, used again, so that no training image is scored. A Dataset is
+    returned as it is.
     Raises MissingPathError, DatasetFormatError, or the error of the first file that is read.
     """
     if isinstance(source, Dataset):
