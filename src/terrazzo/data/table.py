@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,17 +30,7 @@ LOOK_AT_MOST = 50  # masks opened to tell which ids there are, when nothing name
 
 def open_saved(path: Path, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
     """Return the Dataset in a folder that `save_to_disk` wrote, of one split or several."""
-    import datasets
-
-    try:
-        saved = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
-        raise UnreadableFileError(
-            f"{path} looks like a saved Hugging Face data set and cannot be loaded.",
-            found=f"{type(error).__name__}: {error}",
-            hint="Save it again with save_to_disk, or copy the whole folder.",
-        ) from error
-    tables = dict(saved) if isinstance(saved, datasets.DatasetDict) else {str(saved.split or ""): saved}
+    tables = saved_tables(path)
     records = recognise(tables, str(path))
     space = _local_names(path, records, keep_void=keep_void)
     return assemble(
@@ -53,12 +43,37 @@ def open_saved(path: Path, *, keep_void: bool = False, split_manifest: Any = Non
     )
 
 
+def saved_tables(path: Path) -> dict[str, Any]:
+    """Return the tables that `save_to_disk` wrote, by their split; "" where there is one without a name."""
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise UnreadableFileError(
+            f"{path} looks like a saved Hugging Face data set and cannot be loaded.",
+            found=f"{type(error).__name__}: {error}",
+            hint="Save it again with save_to_disk, or copy the whole folder.",
+        ) from error
+    return dict(saved) if isinstance(saved, datasets.DatasetDict) else {str(saved.split or ""): saved}
+
+
 def open_parquet(path: Path, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
     """Return the Dataset in a parquet file, or in a folder of them; files are told apart by split names in their paths.
 
     "train-00000-of-00002.parquet", "validation.parquet" and "test/0000.parquet" are known. The table is converted once
     into the cache of `datasets`.
     """
+    tables = parquet_tables(path)
+    folder = path if path.is_dir() else path.parent
+    records = recognise(tables, str(path))
+    space = _local_names(folder, records, keep_void=keep_void)
+    name = path.resolve().stem if path.is_file() else path.resolve().name
+    return assemble(records, space, tables, name=name, location=str(path.resolve()), manifest=split_manifest)
+
+
+def parquet_tables(path: Path) -> dict[str, Any]:
+    """Return the tables in a parquet file, or in a folder of them, by split; "" where no name says one."""
     import datasets
 
     files = [path] if path.is_file() else sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet")})
@@ -81,13 +96,7 @@ def open_parquet(path: Path, *, keep_void: bool = False, split_manifest: Any = N
             found=innermost(error),
             hint="Restore the file from where it came.",
         ) from error
-    if "" in by_split:
-        tables = {"": tables["train"]}
-    folder = path if path.is_dir() else path.parent
-    records = recognise(tables, str(path))
-    space = _local_names(folder, records, keep_void=keep_void)
-    name = path.resolve().stem if path.is_file() else path.resolve().name
-    return assemble(records, space, tables, name=name, location=str(path.resolve()), manifest=split_manifest)
+    return {"": tables["train"]} if "" in by_split else tables
 
 
 @dataclass(frozen=True)
@@ -136,6 +145,12 @@ class TableRecords:
             f"{location}\0{self.title}", files, lambda: [self._hash(i) for i in range(len(self.names))]
         )
         return [every[i] for i in indices]
+
+    def cell(self, index: int, *, mask: bool = False) -> bytes | NDArray[Any]:
+        """Return what the table holds for the image or the mask: encoded bytes, or a plain array."""
+        column = self.mask_column if mask else self.image_column
+        assert column is not None
+        return cast(bytes | NDArray[Any], self._cell(index, column))
 
     def _hash(self, index: int) -> str:
         columns = [self.image_column, *([self.mask_column] if self.mask_column else [])]
