@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -219,7 +220,7 @@ def test_a_console_that_knows_only_ascii_is_no_error() -> None:
 
 
 def test_readers_of_numbers_refuse_what_is_none() -> None:
-    assert [parsing.count("12"), parsing.seed("0")] == [12, 0]
+    assert [parsing.count("12"), parsing.whole_number("0")] == [12, 0]
     for text in ("0", "-1", "1.5", "x", "", "²"):
         with pytest.raises(Exception, match="is not a whole number from 1 on"):
             parsing.count(text)
@@ -338,6 +339,70 @@ def test_import_says_what_came_in_and_what_to_type_next(
     assert code in (1, 2)
     assert "nowhere" in err
     assert not (tmp_path / "x").exists()
+
+
+def test_check_names_the_command_that_mends_and_it_does(terrazzo: Terrazzo, boxes_of_my_own: Path) -> None:
+    (boxes_of_my_own / "train" / "masks" / "003.png").unlink()
+    code, out, err = terrazzo("check", boxes_of_my_own)
+    assert (code, err) == (1, "")
+    assert "1 image has no mask." in out
+    [command] = [line.strip() for line in out.splitlines() if line.strip().startswith("terrazzo fix ")]
+    code, out, _ = terrazzo(*shlex.split(command)[1:])
+    assert code == 0
+    assert "left out" in out
+    assert "003" in out
+    mended = Path(shlex.split(command)[-1])
+    code, out, _ = terrazzo("check", mended)
+    assert code == 0
+    assert "train 7 images, val 3 images" in out
+    assert (boxes_of_my_own / "train" / "images" / "003.png").exists()
+
+
+def test_check_speaks_json(terrazzo: Terrazzo, boxes: Path) -> None:
+    code, out, _ = terrazzo("check", boxes, "--json")
+    assert code == 0
+    assert json.loads(out)["images"] == {"train": 8, "val": 3}
+
+
+def test_fix_does_nothing_that_was_not_asked_for(terrazzo: Terrazzo, boxes: Path, tmp_path: Path) -> None:
+    code, _, err = terrazzo("fix", boxes, "--out", tmp_path / "copy")
+    assert code == 2
+    assert err.startswith("UsageError: Nothing to mend was named.")
+    code, _, err = terrazzo("fix", boxes, "--out", tmp_path / "copy", "--ignore-ids", "1,x")
+    assert code == 2
+    assert "--ignore-ids: 'x' is not a whole number from 0 on." in err
+    assert not (tmp_path / "copy").exists()
+
+
+def test_every_remedy_has_its_flag(terrazzo: Terrazzo) -> None:
+    from dataclasses import fields
+
+    from terrazzo.data.repair import Remedies
+
+    _, out, _ = terrazzo("fix", "--help")
+    for remedy in fields(Remedies):
+        assert f"--{remedy.name.replace('_', '-')}" in out.split()
+
+
+def test_quickstart_hands_its_words_over_and_tells_when_it_was_stopped(
+    terrazzo: Terrazzo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from terrazzo import quickstart
+
+    asked: list[object] = []
+
+    def go_round(out: str, **arguments: object) -> Namespace | None:
+        asked.append((out, arguments))
+        return Namespace() if len(asked) > 1 else None
+
+    monkeypatch.setattr(quickstart, "quickstart", go_round)
+    code, out, _ = terrazzo("quickstart", "--out", tmp_path, "--seed", "3", "--device", "cpu")
+    assert asked == [(str(tmp_path), {"device": "cpu", "seed": 3})]
+    assert code == 130
+    assert out == f"Stopped and saved. To go on:\n  terrazzo train --resume {tmp_path}/run\n"
+    code, _, _ = terrazzo("quickstart")
+    assert code == 0
+    assert asked[1] == ("quickstart", {"device": "auto", "seed": 0})
 
 
 # the loop ------------------------------------------------------------------------------------------------------------

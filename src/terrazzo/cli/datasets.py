@@ -1,8 +1,11 @@
 """import, check, fix: data in, and what is wrong with it."""
 
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 
-from terrazzo.cli.parsing import Command, Parser, count
+from terrazzo.cli.parsing import Command, Parser, count, whole_numbers
 
 FORMATS = (
     "camvid",
@@ -43,17 +46,54 @@ def _check_arguments(parser: Parser) -> None:
 
 def _check(arguments: Namespace) -> int:
     from terrazzo.data import doctor
+
+    with _examination("check") as progress:
+        diagnosis = doctor.check(arguments.data, workers=arguments.workers, progress=progress)
+    print(diagnosis.to_json() if arguments.json else diagnosis.text())
+    return 0 if diagnosis.ok else 1
+
+
+def _fix_arguments(parser: Parser) -> None:
+    from terrazzo.data.repair import Remedies
+    from terrazzo.fields import field_docs
+
+    docs = field_docs(Remedies)
+    parser.add_argument("data", metavar="DATA", help="what `terrazzo check` examined; it is only read")
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="the mended copy, made whole or not at all"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=count, default=-1, help="threads; one per core by default"
+    )
+    for remedy in fields(Remedies):
+        flag = "--" + remedy.name.replace("_", "-")
+        if remedy.default is False:
+            parser.add_argument(flag, action="store_true", help=docs[remedy.name])
+        else:
+            parser.add_argument(flag, metavar="0,1,…", type=whole_numbers, default=(), help=docs[remedy.name])
+
+
+def _fix(arguments: Namespace) -> None:
+    from terrazzo.data.repair import Remedies, fix
+
+    remedies = Remedies(**{remedy.name: getattr(arguments, remedy.name) for remedy in fields(Remedies)})
+    with _examination("fix") as progress:
+        repair = fix(arguments.data, arguments.out, remedies, workers=arguments.workers, progress=progress)
+    print(repair.text())
+
+
+@contextmanager
+def _examination(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far an examination is; yields what it calls with (done, total)."""
     from terrazzo.progress import Progress
 
-    with Progress(total=1, what="check") as progress:
+    with Progress(total=1, what=what) as progress:
 
         def show(done: int, total: int) -> None:
             progress.total = total
             progress.update(done, "images and masks")
 
-        diagnosis = doctor.check(arguments.data, workers=arguments.workers, progress=show)
-    print(diagnosis.to_json() if arguments.json else diagnosis.text())
-    return 0 if diagnosis.ok else 1
+        yield show
 
 
 COMMANDS: tuple[Command, ...] = (
@@ -72,5 +112,13 @@ COMMANDS: tuple[Command, ...] = (
         "Errors are what would make scores or labels false; the exit code is then 1. Warnings may be meant.",
         _check_arguments,
         _check,
+    ),
+    Command(
+        "fix",
+        "DATA --REMEDY … --out DIR",
+        "Write a mended copy of a data set, by the remedies that `terrazzo check` names.",
+        "Nothing is done that was not asked for by its own word; what is left out is listed. DATA stays as it is.",
+        _fix_arguments,
+        _fix,
     ),
 )

@@ -3,7 +3,7 @@
 import re
 from argparse import Namespace
 
-from terrazzo.cli.parsing import Command, Parser, count, one_of, seed
+from terrazzo.cli.parsing import Command, Parser, count, one_of, whole_number
 from terrazzo.errors import UsageError
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")  # train.steps=2000
@@ -37,7 +37,7 @@ def _train_arguments(parser: Parser) -> None:
         "--resume", metavar="RUN", help="go on with a run that was stopped, with its recipe and data"
     )
     parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
-    parser.add_argument("--seed", metavar="S", type=seed, help="instead of the recipe's train.seed")
+    parser.add_argument("--seed", metavar="S", type=whole_number, help="instead of the recipe's train.seed")
     parser.add_argument(
         "--data-changed-ok",
         action="store_true",
@@ -196,14 +196,18 @@ def _quickstart_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
     parser.add_argument(
-        "--seed", metavar="S", type=seed, default=0, help="of scenes and training; 0 by default"
+        "--seed", metavar="S", type=whole_number, default=0, help="of scenes and training; 0 by default"
     )
 
 
-def _quickstart(arguments: Namespace) -> None:
+def _quickstart(arguments: Namespace) -> int:
     from terrazzo.quickstart import quickstart
 
-    quickstart(arguments.out, device=arguments.device, seed=arguments.seed)
+    report = quickstart(arguments.out, device=arguments.device, seed=arguments.seed)
+    if report is None:
+        print(f"Stopped and saved. To go on:\n  terrazzo train --resume {arguments.out}/run")
+        return 130
+    return 0
 
 
 COMMANDS = (

@@ -81,11 +81,16 @@ def count(text: str) -> int:
     return int(text)
 
 
-def seed(text: str) -> int:
+def whole_number(text: str) -> int:
     """Read a whole number from 0 on."""
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on")
     return int(text)
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Read whole numbers from 0 on with commas between them."""
+    return tuple(whole_number(part.strip()) for part in text.split(","))
 
 
 def find_command(name: str, commands: Sequence[Command]) -> Command:
