@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from terrazzo.nn.blocks import classified, normalised_logits, upsampled_sum, upsampled_sum_reference
 from terrazzo.nn.outputs import Output
 
 NORM_EPS = 1e-5  # every layer norm in transformers' SegFormer; its config's layer_norm_eps (1e-6) is not used
@@ -313,18 +314,27 @@ class Head(nn.Module):
 
     def forward(self, maps_BHWC: list[Tensor]) -> Tensor:
         weights, bias_D = self._folded()
-        height, width = maps_BHWC[0].shape[1:3]
-        fused_BDHW = F.linear(maps_BHWC[0], weights[0], bias_D).permute(0, 3, 1, 2)
-        for x_BHWC, weight_DC in zip(maps_BHWC[1:], weights[1:], strict=True):
-            x_BDHW = F.linear(x_BHWC, weight_DC).permute(0, 3, 1, 2)
-            fused_BDHW = fused_BDHW + F.interpolate(
-                x_BDHW, (height, width), mode="bilinear", align_corners=False
-            )
-        if self.training:
-            fused_BDHW = self.batch_norm(fused_BDHW)
-        hidden_BDHW = F.dropout2d(F.relu(fused_BDHW), self.dropout, self.training)
-        logits: Tensor = self.classifier(hidden_BDHW)
-        return logits
+        base_BHWD = F.linear(maps_BHWC[0], weights[0], bias_D)
+        maps_BhwD = [
+            F.linear(x_BHWC, weight_DC) for x_BHWC, weight_DC in zip(maps_BHWC[1:], weights[1:], strict=True)
+        ]
+        weight_KD, bias_K = self.classifier.weight.flatten(1), self.classifier.bias
+        assert bias_K is not None
+        if not self.batch_norm.training:  # evaluation, or training with a frozen norm: it is in the weights
+            hidden_BHWD = F.relu(upsampled_sum_reference(base_BHWD, maps_BhwD))
+            return classified(hidden_BHWD, self._dropped(weight_KD, len(hidden_BHWD)), bias_K)
+        fused_BHWD = upsampled_sum(base_BHWD, maps_BhwD)
+        return normalised_logits(
+            fused_BHWD, self.batch_norm, self._dropped(weight_KD, len(fused_BHWD)), bias_K
+        )
+
+    def _dropped(self, weight_KD: Tensor, batch: int) -> Tensor:
+        """The classifier for each image (B, K, D): in training, a dropped channel is a column of zeros."""
+        weight_BKD = weight_KD.expand(batch, *weight_KD.shape)
+        if not self.training or self.dropout == 0.0:
+            return weight_BKD
+        kept_B1D = torch.rand(batch, 1, weight_KD.shape[1], device=weight_KD.device) >= self.dropout
+        return weight_BKD * (kept_B1D / (1.0 - self.dropout))
 
     def _folded(self) -> tuple[list[Tensor], Tensor]:
         """Return E_i = W_i L_i (D, C_i) per stage and b = sum_i W_i b_i (D,); in evaluation, batch norm
@@ -340,7 +350,7 @@ class Head(nn.Module):
             biases = [layer.get_parameter("proj.bias") for layer in self.linear_c]
             weights = [block @ weight for block, weight in zip(blocks, projections, strict=True)]
             bias_D = torch.stack([block @ bias for block, bias in zip(blocks, biases, strict=True)]).sum(0)
-            if not self.training:
+            if not self.batch_norm.training:
                 norm = self.batch_norm
                 scale_D = norm.weight * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
                 weights = [scale_D[:, None] * weight for weight in weights]

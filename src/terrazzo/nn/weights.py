@@ -1,7 +1,7 @@
 """Models on disk: save them, read them, and start a training from those of others.
 
 A model is a folder: model.safetensors, terrazzo.json (classes, preprocessing, and what the caller adds), and
-for a SegFormer config.json and preprocessor_config.json, so that transformers opens it too. `sources.py`
+for a SegFormer config.json and preprocessor_config.json, so that transformers opens it too. `files.py`
 opens files and asks the Hub; `huggingface.py` knows what those two configs mean.
 
 Licences: the MiT and SegFormer weights on the Hub are NVIDIA's, for non-commercial research and evaluation;
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from terrazzo.classes import Classes
 from terrazzo.errors import WeightsError
 from terrazzo.nn import huggingface
+from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, listed, model_folder, read_tensors
 from terrazzo.nn.segformer import CLASSIFIER, SIZES, STEM, SegFormer
-from terrazzo.nn.sources import CONFIG, OURS, PROCESSOR, SAFE, listed, model_folder, read_tensors
 from terrazzo.storage import read_json, write_json
 
 __all__ = ["LoadedModel", "inflate", "license_of", "load_pretrained", "load_tensors", "model_folder", "read_model",

@@ -1,0 +1,235 @@
+"""One training step, terrazzo's beside transformers', in one process.
+
+    python bench/step.py [--model b0] [--batch 2] [--size 512] [--classes 35] [--threads 2]
+                         [--device cpu|cuda] [--precision f32|bf16] [--repeats 9] [--steps 50]
+
+A step is forward, loss, backward, AdamW and clearing the gradients, on the same random images and masks (blobs of
+classes, a tenth ignored), with dropout and stochastic depth on as each side trains. The two take turns, so that
+whatever slows the machine slows both; medians after warm-up. Afterwards both train `--steps` steps from the same
+weights without dropout, to show that it is the same training: the largest relative difference of the loss is printed.
+The last line is JSON. Exit code 1 when the ratio is below the target (1.8 at f32 on a CPU).
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import terrazzo
+from terrazzo.devices import autocast
+from terrazzo.nn import ModelConfig, build
+from terrazzo.nn.losses import LossConfig, SegmentationLoss
+from terrazzo.nn.segformer import SegFormer
+from terrazzo.optim import OptimConfig, build_optimizer
+
+TARGETS = {("cpu", "f32"): 1.8}
+IGNORE = 255
+WARM_UP = 3
+
+
+def main() -> int:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    image_BCHW, mask_BHW = batch(args, device)
+    ours_ms, theirs_ms = times(args, device, image_BCHW, mask_BHW)
+    ratio = statistics.median(theirs_ms) / statistics.median(ours_ms)
+    difference, first, last = curves(args, device, image_BCHW, mask_BHW) if args.steps else (None, None, None)
+    target = TARGETS.get((device.type, args.precision))
+    result = {
+        "bench": "step",
+        "model": args.model,
+        "shape": [args.batch, args.size, args.size],
+        "classes": args.classes,
+        "precision": args.precision,
+        "device": card(device),
+        "threads": args.threads,
+        "terrazzo_ms": round(statistics.median(ours_ms), 1),
+        "transformers_ms": round(statistics.median(theirs_ms), 1),
+        "spread_ms": [round(max(each) - min(each), 1) for each in (ours_ms, theirs_ms)],
+        "ratio": round(ratio, 3),
+        "target": target,
+        "loss_steps": args.steps,
+        "loss_first_last": [first, last],
+        "loss_max_relative_difference": difference,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "terrazzo": terrazzo.__version__,
+    }
+    if device.type == "cuda":
+        result["peak_memory_mib"] = args.peaks
+    print(
+        f"{card(device)}, {args.threads} threads; torch {torch.__version__}, transformers {transformers.__version__}"
+    )
+    print(
+        f"SegFormer-{args.model.upper()}, {args.classes} classes, {args.batch} x {args.size}x{args.size}, {args.precision}"
+    )
+    print(f"  transformers  {result['transformers_ms']:9.1f} ms a step")
+    print(
+        f"  terrazzo      {result['terrazzo_ms']:9.1f} ms a step   {ratio:.2f} x"
+        + (f" (target {target} x)" if target else "")
+    )
+    if args.steps:
+        print(f"  loss over {args.steps} steps from the same weights: {first:.4f} -> {last:.4f}, "
+              f"largest relative difference {difference:.1e}")  # fmt: skip
+    print(json.dumps(result))
+    return int(target is not None and ratio < target)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="b0", choices=["b0", "b1", "b2", "b3", "b4", "b5"])
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--classes", type=int, default=35)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="f32", choices=["f32", "bf16"])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=50, help="steps of the loss comparison; 0 leaves it out")
+    return parser.parse_args()
+
+
+def batch(args: argparse.Namespace, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images float32 in [0, 1] and masks int64 of blobs of classes, a tenth of the pixels ignored."""
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(args.batch, 3, args.size, args.size, generator=generator)
+    cells = torch.randint(0, args.classes, (args.batch, 1, 16, 16), generator=generator).float()
+    mask = F.interpolate(cells, (args.size, args.size), mode="nearest")[:, 0].long()
+    mask[torch.rand(mask.shape, generator=generator) < 0.1] = IGNORE
+    return image.to(device), mask.to(device)
+
+
+def pair(args: argparse.Namespace, device: torch.device, *, noise: float) -> tuple[SegFormer, nn.Module]:
+    """Ours and transformers' model with the same weights; noise: dropout of the head and stochastic depth."""
+    torch.manual_seed(0)
+    ours = build(
+        ModelConfig(f"segformer-{args.model}", dropout=noise, drop_path=noise), num_classes=args.classes
+    )
+    assert isinstance(ours, SegFormer)
+    theirs = transformers.SegformerForSemanticSegmentation(peer_config(ours))
+    copy_weights(ours, theirs)
+    return ours.to(device).train(), theirs.to(device).train()
+
+
+def peer_config(network: SegFormer) -> "transformers.SegformerConfig":
+    from terrazzo.classes import Classes
+    from terrazzo.nn import huggingface
+
+    classes = Classes(tuple(f"class {class_id}" for class_id in range(network.num_classes)))
+    return transformers.SegformerConfig(**huggingface.model_config(network, classes))
+
+
+def copy_weights(ours: SegFormer, theirs: nn.Module) -> None:
+    from terrazzo.nn.huggingface import stored_name
+
+    tensors = ours.state_dict()
+    theirs.load_state_dict({name: tensors[stored_name(name)] for name in theirs.state_dict()})
+
+
+def steppers(
+    args: argparse.Namespace,
+    device: torch.device,
+    image_BCHW: Tensor,
+    mask_BHW: Tensor,
+    *,
+    noise: float,
+) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
+    """Return two functions that do one training step each and return its loss."""
+    ours, theirs = pair(args, device, noise=noise)
+    optim = OptimConfig(lr=6e-4, head_lr_factor=1.0)
+    our_optimizer = build_optimizer(ours, optim)
+    names = {id(parameter): name for name, parameter in ours.named_parameters()}
+    decayed = {
+        names[id(p)] for group in our_optimizer.param_groups if group["weight_decay"] for p in group["params"]
+    }
+    their_optimizer = torch.optim.AdamW(peer_groups(theirs, decayed, optim), lr=optim.lr, fused=True)
+    loss_fn = SegmentationLoss(LossConfig(), None, IGNORE)
+    weight = loss_fn.pixel_weight(mask_BHW.cpu())
+    normalised = (image_BCHW - ours.mean) / ours.std
+
+    def our_step() -> Tensor:
+        with autocast(args.precision, device):
+            output = ours(image_BCHW)
+        loss = sum(loss_fn(output, mask_BHW, weight=weight).values(), start=torch.zeros((), device=device))
+        loss.backward()
+        our_optimizer.step()
+        our_optimizer.zero_grad()
+        return loss.detach()
+
+    def their_step() -> Tensor:
+        with autocast(args.precision, device):
+            loss = theirs(pixel_values=normalised, labels=mask_BHW).loss
+        loss.backward()
+        their_optimizer.step()
+        their_optimizer.zero_grad()
+        return loss.detach()
+
+    return our_step, their_step
+
+
+def peer_groups(theirs: nn.Module, decayed: set[str], optim: OptimConfig) -> list[dict[str, object]]:
+    """Transformers' parameters with the same decay as ours."""
+    from terrazzo.nn.huggingface import stored_name
+
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in theirs.named_parameters():
+        groups[stored_name(name) in decayed].append(parameter)
+    return [
+        {"params": parameters, "weight_decay": optim.weight_decay if is_decayed else 0.0}
+        for is_decayed, parameters in groups.items()
+    ]
+
+
+def times(
+    args: argparse.Namespace, device: torch.device, image_BCHW: Tensor, mask_BHW: Tensor
+) -> tuple[list[float], list[float]]:
+    """Milliseconds per step of ours and of transformers, taken in turn."""
+    both = steppers(args, device, image_BCHW, mask_BHW, noise=0.1)
+    measured: tuple[list[float], list[float]] = ([], [])
+    args.peaks = [0, 0]
+    for turn in range(WARM_UP + args.repeats):
+        for which, step in enumerate(both):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
+            start = time.perf_counter()
+            step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+                args.peaks[which] = round(torch.cuda.max_memory_allocated() / 2**20)
+            if turn >= WARM_UP:
+                measured[which].append((time.perf_counter() - start) * 1000)
+    return measured
+
+
+def curves(
+    args: argparse.Namespace, device: torch.device, image_BCHW: Tensor, mask_BHW: Tensor
+) -> tuple[float, float, float]:
+    """Train both from the same weights without dropout: (largest relative difference, first loss, last loss)."""
+    our_step, their_step = steppers(args, device, image_BCHW, mask_BHW, noise=0.0)
+    losses = [(our_step().item(), their_step().item()) for _ in range(args.steps)]
+    difference = max(abs(ours - theirs) / abs(theirs) for ours, theirs in losses)
+    return difference, losses[0][0], losses[-1][0]
+
+
+def card(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
