@@ -62,15 +62,15 @@ def _layout(chart: Chart) -> Iterator[Finding]:
         yield Finding("error", "description", what, hint=hint or None, command=problem.command, count=1)
     for split in chart.bare:
         cases = [case for case in chart.cases if case.split == split]
-        where = chart.folders[split].images_folder if split in chart.folders else chart.source
+        where = chart.folders[split].masks_folder if split in chart.folders else chart.source
         yield Finding(
             "error",
             "no-masks",
             (f"The split {split!r} has " if split else "There are ")
             + f"{_some(len(cases), 'image', 'images')} and no mask.",
             *_named(_images(cases)),
-            hint="Nothing can be learned or scored there; only a test split may be without masks. To label them:",
-            command=shlex.join(["terrazzo", "label", str(where)]),
+            hint="Nothing can be learned or scored there; only a test split may be without masks. "
+            f"Put them into {where}: PNG of class ids, each of its image's name and size.",
         )
 
 
@@ -348,8 +348,7 @@ def _absent(chart: Chart) -> Iterator[Finding]:
         if new:
             what = f"{_some(len(new), 'class occurs', 'classes occur')} in {split} and never in train: "
             yield Finding("warning", "unseen", what + f"{_words([names[i] for i in new])}.", count=len(new),
-                          hint="What is never shown is not learned. Label such images for train:",
-                          command=shlex.join(["terrazzo", "label", chart.source]))  # fmt: skip
+                          hint="What is never shown is not learned. Label such images for train.")  # fmt: skip
 
 
 def _duplicates(chart: Chart) -> Iterator[Finding]:
