@@ -92,7 +92,9 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def write_boxes(root: Path, *, train: int = 8, val: int = 3, size_hw: tuple[int, int] = (48, 64), seed: int = 0) -> Path:
+def write_boxes(
+    root: Path, *, train: int = 8, val: int = 3, size_hw: tuple[int, int] = (48, 64), seed: int = 0
+) -> Path:
     """Write a data set that is learned in seconds: a red box on a green field under a blue sky; the last rows ignored."""
     import json
 
@@ -111,7 +113,9 @@ def write_boxes(root: Path, *, train: int = 8, val: int = 3, size_hw: tuple[int,
             mask[top : top + 16, left : left + 16] = 1
             mask[:6], mask[-2:] = 2, 255
             noise = rng.integers(0, 30, (*size_hw, 3)).astype(np.uint8)
-            Image.fromarray(colors[np.where(mask == 255, 3, mask)] + noise).save(root / split / "images" / f"{number:03d}.png")
+            Image.fromarray(colors[np.where(mask == 255, 3, mask)] + noise).save(
+                root / split / "images" / f"{number:03d}.png"
+            )
             Image.fromarray(mask).save(root / split / "masks" / f"{number:03d}.png")
     names = [{"name": name} for name in ("field", "box", "sky")]
     (root / "dataset.json").write_text(json.dumps({"format_version": 1, "name": "boxes", "classes": names}))

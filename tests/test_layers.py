@@ -200,7 +200,7 @@ def test_values_need_numpy_only_until_they_read_a_file() -> None:
         "torch",
         "numba",
         "datasets",
-        "rich",
+        "pyarrow",
         "safetensors",
         "huggingface_hub",
     }

@@ -22,11 +22,11 @@ PACKAGES = (
     "safetensors",
     "huggingface_hub",
     "datasets",
-    "accelerate",
+    "pyarrow",
     "tensorboard",
-    "rich",
     # never needed, but they change what a report means when they are there
     "transformers",
+    "accelerate",
     "timm",
     "onnxruntime",
     "openvino",
