@@ -641,6 +641,15 @@ def test_a_table_is_examined_and_mended_into_folders(tmp_path: Path) -> None:
     assert np.array_equal(sample.image, photo(1)) and np.array_equal(sample.mask, ids(1) > 0)
 
 
+def test_an_open_data_set_is_examined_too(sick: Folder) -> None:
+    data = open_dataset(sick.root)
+    assert check(data).findings == ()
+    assert check(data).images == {"train": 3, "val": 1}
+    broken = sick.root / "val/images/d.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    assert only(check(data), "unreadable").files == (str(broken),)
+
+
 def test_one_problem_does_not_hide_the_next(sick: Folder, tmp_path: Path) -> None:
     (sick.root / "train/masks/a.png").unlink()
     broken = sick.root / "train/images/b.png"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from terrazzo.data import symptoms
+from terrazzo.data.dataset import Dataset
 from terrazzo.data.examination import Chart, examine
 from terrazzo.data.findings import Finding, find
 
@@ -114,9 +115,12 @@ class Diagnosis:
 
 
 def check(
-    source: Path | str, *, workers: int = -1, progress: Callable[[int, int], None] | None = None
+    source: Path | str | Dataset,
+    *,
+    workers: int = -1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Diagnosis:
-    """Examine a data set, a folder or a table, and return what is in it and what is wrong.
+    """Examine a data set (a folder, a table, one on the Hub, an open one): what is in it, and what is wrong.
 
     workers: threads; -1 is one per core. progress: called with (done, total). Raises MissingPathError where there is
     nothing at `source`; everything else becomes a finding. Every image and mask is decoded once, one per thread in

@@ -8,7 +8,7 @@ import functools
 import hashlib
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.classes import Remap
-from terrazzo.data import class_names, description, label_space
-from terrazzo.data.folder import SplitFolders, find_folders, pair
+from terrazzo.data import class_names, description, label_space, table
+from terrazzo.data.dataset import Dataset, Records
+from terrazzo.data.folder import FolderRecords, SplitFolders, find_folders, pair
+from terrazzo.data.open import open_dataset
 from terrazzo.errors import (
     DatasetFormatError,
     MaskValueError,
-    MissingPathError,
     TerrazzoError,
     UnreadableFileError,
 )
@@ -139,7 +140,10 @@ class Chart:
 
 
 def examine(
-    source: Path | str, *, workers: int = -1, progress: Callable[[int, int], None] | None = None
+    source: Path | str | Dataset,
+    *,
+    workers: int = -1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Chart:
     """Return everything in a data set, every file opened once, by `workers` threads (-1: one per core).
 
@@ -155,20 +159,20 @@ def examine(
     return chart
 
 
-def look_around(source: Path | str) -> Chart:
+def look_around(source: Path | str | Dataset) -> Chart:
     """Return what lies in a data set, no image opened yet."""
+    if isinstance(source, Dataset):
+        return _dataset_chart(source.location, source)
     path = Path(source).expanduser()
-    if not path.exists():
-        raise MissingPathError(
-            f"There is no data set {source}.",
-            expected="a folder, or a .parquet file",
-            hint="A data set on the Hub is checked once it is here: terrazzo pull.",
-        )
+    if not path.exists():  # on the Hub, or nowhere, which `open_dataset` says
+        return _dataset_chart(str(source), open_dataset(source))
+    if path.name == description.FILE:
+        source, path = str(path.parent), path.parent
     is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     has_parquet = path.is_file() or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
     if (path / description.FILE).is_file() or not (is_saved or has_parquet):
         return _folder_chart(str(source), path)
-    return _table_chart(str(source), path)
+    return _table_chart(str(source), path, is_saved=is_saved)
 
 
 def orientation(data: Any) -> int:
@@ -331,30 +335,53 @@ def _read_file(path: Path) -> bytes:
         raise UnreadableFileError(f"{path} cannot be read.", found=error.strerror or str(error)) from error
 
 
-def _table_chart(source: str, path: Path) -> Chart:
-    from terrazzo.data import table
-
+def _table_chart(source: str, path: Path, *, is_saved: bool) -> Chart:
     chart = Chart(source, [])
     try:
-        is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
         tables = table.saved_tables(path) if is_saved else table.parquet_tables(path)
         records = table.recognise(tables, str(path))
     except TerrazzoError as error:
         chart.problems.append(error)
         return chart
     for split, one in records.items():
-        if not one.has_masks and split != "test":
-            chart.bare.append(split)
-        for index, name in enumerate(one.names):
-            image = Item(one.where(index), functools.partial(one.cell, index))
-            mask = None
-            if one.has_masks:
-                mask = Item(one.where(index, mask=True), functools.partial(one.cell, index, mask=True))
-            chart.cases.append(Case(split, name, image, mask))
+        _take(chart, split, one, one.names)
     folder = path if path.is_dir() else path.parent
     beside = (folder, folder.parent) if folder.name == "data" else (folder,)
     _name_by_file(chart, class_names.find(*beside))
     return chart
+
+
+def _dataset_chart(source: str, data: Dataset) -> Chart:
+    """What lies in a data set that opens: on the Hub, or opened already."""
+    chart = Chart(source, [], has_colors=True)
+    chart.about = description.Description(data.classes, None if data.remap.is_identity else data.remap)
+    chart.space = label_space.LabelSpace(data.classes, data.remap, data.raw_names)
+    for name, split in data.splits.items():
+        _take(chart, name, split.records, split.names)
+    return chart
+
+
+def _take(chart: Chart, split: str, records: Records, names: Sequence[str]) -> None:
+    """Add the cases of these names in some records."""
+    if not records.has_masks and split != "test":
+        chart.bare.append(split)
+    index_of = {name: index for index, name in enumerate(records.names)}
+    for name in names:
+        index, mask = index_of[name], None
+        if records.has_masks:
+            mask = Item(
+                records.where(index, mask=True), functools.partial(_read_record, records, index, mask=True)
+            )
+        image = Item(records.where(index), functools.partial(_read_record, records, index, mask=False))
+        chart.cases.append(Case(split, name, image, mask))
+
+
+def _read_record(records: Records, index: int, *, mask: bool) -> Any:
+    if isinstance(records, table.TableRecords):
+        return records.cell(index, mask=mask)
+    if isinstance(records, FolderRecords):
+        return _read_file(Path(records.where(index, mask=mask)))
+    return records.mask(index) if mask else records.image(index, None)
 
 
 def _name_by_file(chart: Chart, path: Path | None) -> None:

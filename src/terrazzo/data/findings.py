@@ -297,14 +297,16 @@ def _depth(chart: Chart) -> Iterator[Finding]:
     if chart.about is not None and len(chart.about.classes) > IGNORE_8BIT:
         return
     deep = [case for case in chart.cases if symptoms.is_needlessly_deep(case)]
-    wide = [case for case in deep if symptoms.is_wide_ignore(chart, max(symptoms.labels(case).ids))]
+    wide = [case for case in deep if IGNORE_16BIT in symptoms.labels(case).ids]
+    wide = wide if symptoms.is_wide_ignore(chart, IGNORE_16BIT) else []  # a table may give 65535 a meaning
+    told = {id(case) for case in wide}
     command = fix_command(chart, "--eight-bit")
     if wide:
         what = f"{_some(len(wide), 'mask has', 'masks have')} 16 bits and holds 65535, which is not in the table."
         advice = "255 is the ignore value of a data set of so few classes. To write 8 bits, 65535 as 255, in a copy:"
         yield Finding("error", "sixteen-bit", what, *_named(_masks(wide)), hint=advice, command=command)
     if len(deep) > len(wide):
-        rest = [case for case in deep if case not in wide]
+        rest = [case for case in deep if id(case) not in told]
         what = f"{_some(len(rest), 'mask has', 'masks have')} 16 bits where 8 would do."
         advice = "It works, and costs time and disk. To write 8 bits, in a copy:"
         yield Finding("warning", "sixteen-bit", what, *_named(_masks(rest)), hint=advice, command=command)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Classes, Color, Remap, ignore_value
 from terrazzo.data import class_names, description, symptoms
+from terrazzo.data.dataset import Dataset
 from terrazzo.data.examination import Case, Chart, Item, examine
 from terrazzo.data.findings import same_names
 from terrazzo.errors import DatasetFormatError, MaskValueError, UsageError
@@ -86,7 +87,7 @@ class Repair:
 
 
 def fix(
-    source: Path | str,
+    source: Path | str | Dataset,
     out: Path | str,
     remedies: Remedies,
     *,
