@@ -1,7 +1,7 @@
 """What stands where: a street is laid out across (zones), along (houses, trees, poles, cars), and then peopled.
 
-Positions are metres from the camera: x across the street, z along it. The same street is drawn at all
-sizes of one shape.
+Positions are metres from the camera: x across the street, z along it. The same street is drawn at all sizes of one
+shape.
 """
 
 import math
@@ -97,7 +97,7 @@ def draw_street(canvas: Canvas, dice: Dice, light: Light, street: Street) -> Non
         cast_box(canvas, light, corners, house.height)
     canvas.keep_shade()
     things = [Thing(house.far, partial(draw_house, canvas, dice, light, house)) for house in houses]
-    things += _peopled(canvas, dice, light, street)
+    things += _peopled(_Stage(canvas, dice, light, street))
     for thing in sorted(things, key=lambda thing: -thing.depth):
         thing.draw()
 
@@ -120,27 +120,17 @@ def lay_out(dice: Dice) -> tuple[Street, float]:
     grass_kind, grass_color = paving(dice, VEGETATION)
     road = Zone(-half - eye, half - eye, ROAD, road_kind, road_color)
     zones, sidewalks, walls = [road], [], []
-    for side, present in enumerate(sides):
+    for side in (0, 1):
         way = -1 if side == 0 else 1
         x = way * half - eye
-        for wide, class_id in (
-            (strips[side], VEGETATION),
-            (widths[side], SIDEWALK),
-            (yards[side], VEGETATION),
-        ):
+        grass, walk = (VEGETATION, grass_kind, grass_color), (SIDEWALK, walk_kind, walk_color)
+        for wide, surface in ((strips[side], grass), (widths[side], walk), (yards[side], grass)):
             if wide <= 0:
                 continue
             left, right = (x, x + wide) if way > 0 else (x - wide, x)
-            is_grass = class_id == VEGETATION
-            zone = Zone(
-                left,
-                right,
-                class_id,
-                grass_kind if is_grass else walk_kind,
-                grass_color if is_grass else walk_color,
-            )
+            zone = Zone(left, right, *surface)
             zones.insert(len(zones) if way > 0 else 0, zone)
-            if class_id == SIDEWALK and present:
+            if surface is walk:
                 sidewalks.append(zone)
             x += way * wide
         walls.append(x)
@@ -197,69 +187,80 @@ def _houses(dice: Dice, street: Street, side: int) -> list[House]:
     return houses
 
 
-def _peopled(canvas: Canvas, dice: Dice, light: Light, street: Street) -> list[Thing]:
-    """Set down trees, poles, cars, obstacles, bicycles and people, none inside another, most of them in view."""
-    things: list[Thing] = []
-    _park_cars(canvas, dice, light, street, things)
-    _plant(canvas, dice, light, street, things)
-    _raise_poles(canvas, dice, light, street, things)
+@dataclass
+class _Stage:
+    """A street while things are set down on it, none inside another, most of them in view."""
+
+    canvas: Canvas
+    dice: Dice
+    light: Light
+    street: Street
+    things: list[Thing] = field(default_factory=list)
+
+    def add(
+        self, draw: Callable[..., None], x: float, z: float, *more: object, reach: float, **named: object
+    ) -> None:
+        """Have a thing drawn at (x, z), if any of its `reach` metres to either side is in view."""
+        camera = self.canvas.camera
+        margin = reach * camera.rows_per_metre(z)
+        if -margin < camera.column(x, z) < camera.size_hw[1] + margin:
+            draw = partial(draw, self.canvas, self.dice, self.light, x, z, *more, **named)
+            self.things.append(Thing(z, draw))
+
+    def spot(self, zones: list[Zone], near: float, far: float, radius: float) -> tuple[float, float] | None:
+        """Take a free place (x, z) in one of `zones` that the camera sees; None after twelve tries."""
+        camera, dice = self.canvas.camera, self.dice
+        for _ in range(12):
+            zone = dice.pick(zones)
+            room = min(radius * 0.6, (zone.right - zone.left) / 3)
+            z = near + (far - near) * dice() ** 1.25
+            x = dice(zone.left + room, zone.right - room)
+            margin = 0.25 * camera.rows_per_metre(z)
+            is_seen = margin < camera.column(x, z) < camera.size_hw[1] - margin
+            if is_seen and self.street.is_free(x, z, radius):
+                self.street.taken.append((x, z, radius))
+                return x, z
+        return None
+
+
+def _peopled(stage: _Stage) -> list[Thing]:
+    """Set down cars, trees, poles, bicycles, obstacles and people, and return them."""
+    canvas, dice, light, street = stage.canvas, stage.dice, stage.light, stage.street
+    _park_cars(stage)
+    _plant(stage)
+    _raise_poles(stage)
     walks = street.sidewalks
     for _ in range(dice.count(1, 2)):
         is_ridden = dice.chance(0.3)
-        where = [street.road] if is_ridden and dice.chance(0.5) else walks
-        x, z = _spot(canvas, dice, street, where, 2.8, 6.5, 0.7)
-        if z > 0:
-            cast_bicycle(canvas, light, x, z, ridden=is_ridden)
-            things.append(Thing(z, partial(draw_bicycle, canvas, dice, light, x, z, ridden=is_ridden)))
+        place = stage.spot([street.road] if is_ridden and dice.chance(0.5) else walks, 2.8, 6.5, 0.7)
+        if place is not None:
+            cast_bicycle(canvas, light, *place, ridden=is_ridden)
+            stage.add(draw_bicycle, *place, reach=1.0, ridden=is_ridden)
     for _ in range(dice.count(2, 3)):
-        x, z = _spot(canvas, dice, street, walks, 2.6, 6.5, 0.5)
-        if z > 0:
-            cast_obstacle(canvas, light, x, z)
-            kind = dice.pick(tuple(OBSTACLES))
-            things.append(Thing(z, partial(draw_obstacle, canvas, dice, light, x, z, kind)))
+        place = stage.spot(walks, 2.6, 6.5, 0.5)
+        if place is not None:
+            cast_obstacle(canvas, light, *place)
+            stage.add(draw_obstacle, *place, dice.pick(tuple(OBSTACLES)), reach=1.0)
     for _ in range(dice.count(2, 4)):
-        where = [street.road] if dice.chance(0.15) else walks
-        x, z = _spot(canvas, dice, street, where, 2.6, 7.0, 0.35)
-        if z > 0:
-            cast_person(canvas, light, x, z)
-            things.append(Thing(z, partial(draw_person, canvas, dice, light, x, z)))
-    return things
+        place = stage.spot([street.road] if dice.chance(0.15) else walks, 2.6, 7.0, 0.35)
+        if place is not None:
+            cast_person(canvas, light, *place)
+            stage.add(draw_person, *place, reach=1.0)
+    return stage.things
 
 
-def _spot(
-    canvas: Canvas, dice: Dice, street: Street, zones: list[Zone], near: float, far: float, radius: float
-) -> tuple[float, float]:
-    """Return a free place (x, z) in one of `zones` that the camera sees, or (0, 0) after twelve tries."""
-    width = canvas.camera.size_hw[1]
-    for _ in range(12):
-        zone = dice.pick(zones)
-        room = min(radius * 0.6, (zone.right - zone.left) / 3)
-        z = near + (far - near) * dice() ** 1.25
-        x = dice(zone.left + room, zone.right - room)
-        margin = 0.25 * canvas.camera.rows_per_metre(z)
-        if margin < canvas.camera.column(x, z) < width - margin and street.is_free(x, z, radius):
-            street.taken.append((x, z, radius))
-            return x, z
-    return 0.0, 0.0
-
-
-def _is_in_view(canvas: Canvas, x: float, z: float, reach: float) -> bool:
-    margin = reach * canvas.camera.rows_per_metre(z)
-    return -margin < canvas.camera.column(x, z) < canvas.camera.size_hw[1] + margin
-
-
-def _park_cars(canvas: Canvas, dice: Dice, light: Light, street: Street, things: list[Thing]) -> None:
+def _park_cars(stage: _Stage) -> None:
     """Park rows of cars at the kerbs and let a few drive, one across at a crossing."""
-    road = street.road
+    dice, street, road = stage.dice, stage.street, stage.street.road
     places: list[tuple[float, float, float]] = []
-    for side in (-1, 1):
+    for side, away in ((-1, math.pi), (1, 0.0)):  # traffic keeps right
         kerb = road.left + 1.05 if side < 0 else road.right - 1.05
         if abs(kerb) < 1.4 or not dice.chance(0.62):  # the camera itself stands there
             continue
         density, z = dice(0.4, 0.85), dice(4.2, 8.0)
         while z < 24:
             if dice.chance(density) and not street.crosses(z - 2.5, z + 2.5):
-                places.append((kerb + dice(-0.1, 0.1), z, (math.pi if side < 0 else 0.0) + dice(-0.04, 0.04)))
+                places.append((kerb + dice(-0.1, 0.1), z, away + dice(-0.04, 0.04)))
             z += dice(5.2, 6.4)
     for _ in range(dice.count(0, 2) if places else dice.count(1, 3)):
         lane = dice.side()
@@ -270,23 +271,19 @@ def _park_cars(canvas: Canvas, dice: Dice, light: Light, street: Street, things:
     if street.crossing is not None and dice.chance(0.5):
         places.append((dice(-5, 5), sum(street.crossing) / 2, dice.side() * math.pi / 2))
     for x, z, yaw in places:
-        if not all(abs(x - a) > 2.0 + r - 1.0 or abs(z - b) > 3.9 + r for a, b, r in street.taken):
-            continue
-        street.taken.append((x, z, 1.0))
-        cast_car(canvas, light, x, z, yaw)
-        if _is_in_view(canvas, x, z, 2.6):
-            things.append(Thing(z, partial(draw_car, canvas, dice, light, x, z, yaw)))
+        if all(abs(x - a) > 1.0 + r or abs(z - b) > 3.9 + r for a, b, r in street.taken):
+            street.taken.append((x, z, 1.0))
+            cast_car(stage.canvas, stage.light, x, z, yaw)
+            stage.add(draw_car, x, z, yaw, reach=2.6)
 
 
-def _plant(canvas: Canvas, dice: Dice, light: Light, street: Street, things: list[Thing]) -> None:
+def _plant(stage: _Stage) -> None:
     """Plant a row of trees on a side or two, and bushes where there is grass or a wall."""
+    dice, street = stage.dice, stage.street
     color = leaf_color(dice)
     for side in (-1, 1):
-        grass = [
-            zone
-            for zone in street.zones[1:-1]
-            if zone.class_id == VEGETATION and (zone.left + zone.right) * side > 0
-        ]
+        beside = [zone for zone in street.zones[1:-1] if (zone.left + zone.right) * side > 0]
+        grass = [zone for zone in beside if zone.class_id == VEGETATION]
         edge = street.walls[0 if side < 0 else 1]
         if dice.chance(0.5):
             row = dice.pick(grass) if grass else None
@@ -295,35 +292,30 @@ def _plant(canvas: Canvas, dice: Dice, light: Light, street: Street, things: lis
             while z < 40:
                 if not street.crosses(z - 1, z + 1) and dice.chance(0.85) and street.is_free(x, z, 0.4):
                     street.taken.append((x, z, 0.4))
-                    cast_plant(canvas, light, x, z, is_tree=True)
+                    cast_plant(stage.canvas, stage.light, x, z, is_tree=True)
                     shade: Rgb = (color[0] * dice(0.8, 1.2), color[1] * dice(0.85, 1.15), color[2])
-                    if _is_in_view(canvas, x, z, 3.0):
-                        things.append(Thing(z, partial(draw_tree, canvas, dice, light, x, z, shade)))
+                    stage.add(draw_tree, x, z, shade, reach=3.0)
                 z += step * dice(0.8, 1.2)
         for _ in range(dice.count(1, 6) if grass else dice.count(0, 3)):
-            zone_x = dice.pick(grass) if grass else None
-            x = dice(zone_x.left, zone_x.right) if zone_x else edge - side * 0.45
+            lawn = dice.pick(grass) if grass else None
+            x = dice(lawn.left, lawn.right) if lawn else edge - side * 0.45
             z = dice(3.5, 26)
             if not street.crosses(z - 1, z + 1) and street.is_free(x, z, 0.5):
                 street.taken.append((x, z, 0.5))
-                cast_plant(canvas, light, x, z, is_tree=False)
-                green = leaf_color(dice)
-                if _is_in_view(canvas, x, z, 1.5):
-                    things.append(Thing(z, partial(draw_bush, canvas, dice, light, x, z, green)))
+                cast_plant(stage.canvas, stage.light, x, z, is_tree=False)
+                stage.add(draw_bush, x, z, leaf_color(dice), reach=1.5)
 
 
-def _raise_poles(canvas: Canvas, dice: Dice, light: Light, street: Street, things: list[Thing]) -> None:
+def _raise_poles(stage: _Stage) -> None:
     """Raise poles along the kerbs: a near one in view, then more at intervals."""
+    dice, street = stage.dice, stage.street
     for zone in street.sidewalks if dice.chance(0.5) else street.sidewalks[::-1]:
-        is_right = zone.left > street.road.right - 0.01
-        x = zone.left + 0.35 if is_right else zone.right - 0.35
+        x = zone.left + 0.35 if zone.left >= street.road.right else zone.right - 0.35
         z, step = dice(2.8, 6.0), dice(6.0, 11.0)
         kind = dice.pick(tuple(POLES))
         while z < 15:
             if abs(x) > 0.5 and not street.crosses(z, z) and street.is_free(x, z, 0.25):
                 street.taken.append((x, z, 0.25))
-                cast_pole(canvas, light, x, z)
-                chosen = kind if dice.chance(0.6) else dice.pick(tuple(POLES))
-                if _is_in_view(canvas, x, z, 2.0):
-                    things.append(Thing(z, partial(draw_pole, canvas, dice, light, x, z, chosen)))
+                cast_pole(stage.canvas, stage.light, x, z)
+                stage.add(draw_pole, x, z, kind if dice.chance(0.6) else dice.pick(tuple(POLES)), reach=2.0)
             z += step * dice(0.8, 1.2)
