@@ -459,6 +459,25 @@ def test_masks_of_colours_become_ids_by_the_classes_colours(sick: Folder, tmp_pa
     assert np.array_equal(read(repair.folder / "val/masks/d.png"), ids(3))
 
 
+def test_colours_beside_shifted_ids_get_the_ids_of_the_copy(sick: Folder, tmp_path: Path) -> None:
+    sick.put("train/masks/a.png", np.array(COLORS, np.uint8)[ids(0)])
+    for name, seed in (("train/masks/b", 1), ("train/masks/c", 2), ("val/masks/d", 3)):
+        sick.put(f"{name}.png", ids(seed) + np.uint8(1))
+    repair = fix(sick.root, tmp_path / "mended", Remedies(colors=True, shift=True))
+    data = open_dataset(repair.folder)
+    for seed in range(3):
+        assert np.array_equal(data["train"][seed].mask, ids(seed))
+    assert np.array_equal(data["val"][0].mask, ids(3)) and check(repair.folder).findings == ()
+
+
+def test_classes_that_occur_as_colours_alone_are_not_absent(sick: Folder, tmp_path: Path) -> None:
+    sick.each_mask(lambda mask: np.where(mask == 1, 0, mask))
+    sick.put("train/masks/a.png", np.array(COLORS, np.uint8)[ids(0)])
+    assert [one.kind for one in check(sick.root).findings] == ["colors"]
+    repair = fix(sick.root, tmp_path / "mended", Remedies(colors=True, drop_absent=True))
+    assert open_dataset(repair.folder).classes.names == NAMES
+
+
 def test_colours_that_are_no_class_are_ignored_only_when_asked(sick: Folder, tmp_path: Path) -> None:
     palette = np.array([*COLORS, (1, 2, 3)], np.uint8)
     odd = ids(0)

@@ -329,13 +329,10 @@ def _empty(chart: Chart) -> Iterator[Finding]:
 
 def _absent(chart: Chart) -> Iterator[Finding]:
     """Classes that never occur, or only where nothing is learned."""
-    table = symptoms.raw_table(chart)
     occurring: dict[str, set[int]] = {}
     for case in chart.cases:
-        ids = symptoms.labels(case).ids
-        if ids and table is not None:
-            classes = {class_id for raw in ids if (class_id := table.get(raw)) is not None}
-            occurring.setdefault(case.split, set()).update(classes)
+        if case.mask is not None and not symptoms.labels(case).problem:
+            occurring.setdefault(case.split, set()).update(symptoms.occurring(case, chart))
     if chart.space is None or not occurring:
         return
     names = chart.space.classes.names

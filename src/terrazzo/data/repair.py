@@ -129,7 +129,7 @@ _Change = Callable[[NDArray[Any], Case], NDArray[Any]]
 class _Plan:
     kept: list[Case]
     changes: dict[int, list[_Change]] = field(default_factory=dict)
-    """By id() of the case: what is done to its mask, in this order."""
+    """By id() of the case: what is done to its mask, in this order; what makes ids out of three channels is first."""
     about: description.Description | None = None
     """The description of the copy."""
     actions: list[str] = field(default_factory=list)
@@ -145,10 +145,11 @@ class _Plan:
         self.left_out += files
         self._say(f"{{}} left out: {why}", files, "file", "files")
 
-    def change(self, cases: Iterable[Case], what: str, change: _Change) -> None:
+    def change(self, cases: Iterable[Case], what: str, change: _Change, *, first: bool = False) -> None:
         changed = [case for case in cases if case.mask is not None]
         for case in changed:
-            self.changes.setdefault(id(case), []).append(change)
+            changes = self.changes.setdefault(id(case), [])
+            changes.insert(0 if first else len(changes), change)
         self._say(f"{{}} {what}", [case.mask.where for case in changed if case.mask], "mask", "masks")
 
     def _say(self, sentence: str, files: Sequence[str], one: str, more: str) -> None:
@@ -160,16 +161,36 @@ class _Plan:
 def _plan(chart: Chart, asked: Remedies) -> _Plan:
     plan = _Plan(list(chart.cases), about=chart.about)
     _plan_drops(plan, chart, asked)
+    if asked.binary:
+        _plan_binary(plan, chart)
+    if asked.shift:
+        _plan_shift(plan, chart)
+    if asked.ignore_ids:
+        about = _need_description(plan, "--ignore-ids")
+        table = {**symptoms.table_of(about), **dict.fromkeys(asked.ignore_ids)}
+        plan.about = replace(about, remap=Remap(table, len(about.classes)))
+        shown = ", ".join(map(str, asked.ignore_ids))
+        plan.actions.append(f"Raw ids {shown} are ignored, by the table in dataset.json.")
+    if asked.drop_absent:
+        _plan_absent(plan, chart)
+    _plan_masks(plan, chart, asked)
+    return plan
+
+
+def _plan_masks(plan: _Plan, chart: Chart, asked: Remedies) -> None:
+    """What is done to single masks; ids of colours are those of the copy's description, so it is settled before."""
     labels, cases = symptoms.labels, plan.kept
     if asked.grey:
         plan.change(
-            [c for c in cases if labels(c).is_grey], "reduced to one of three equal channels", _first_channel
+            [c for c in cases if labels(c).is_grey],
+            "reduced to one of three equal channels",
+            _first_channel,
+            first=True,
         )
     if asked.colors:
         drawn = [c for c in cases if labels(c).colors and not labels(c).is_grey]
-        plan.change(
-            drawn, "turned from colours into ids", _ids_of_colors(chart, drawn, asked.ignore_unknown_colors)
-        )
+        change = _ids_of_colors(chart, plan.about, drawn, asked.ignore_unknown_colors)
+        plan.change(drawn, "turned from colours into ids", change, first=True)
     if asked.exif or asked.exif_all:
         states = {state for state, wanted in (("turned", asked.exif), ("unsure", asked.exif_all)) if wanted}
         turned = [c for c in cases if symptoms.exif_state(c) in states]
@@ -179,21 +200,6 @@ def _plan(chart: Chart, asked: Remedies) -> _Plan:
     if asked.eight_bit:
         deep = [c for c in cases if symptoms.is_needlessly_deep(c)]
         plan.change(deep, "written with 8 bits", _eight_bit)
-    if asked.binary:
-        _plan_binary(plan, chart)
-    if asked.shift:
-        _plan_shift(plan, chart)
-    if asked.ignore_ids:
-        about = _need_description(plan, "--ignore-ids")
-        table = _table(plan)
-        table.update(dict.fromkeys(asked.ignore_ids))
-        plan.about = replace(about, remap=Remap(table, len(about.classes)))
-        plan.actions.append(
-            f"Raw ids {', '.join(map(str, asked.ignore_ids))} are ignored, by the table in dataset.json."
-        )
-    if asked.drop_absent:
-        _plan_absent(plan, chart)
-    return plan
 
 
 def _plan_drops(plan: _Plan, chart: Chart, asked: Remedies) -> None:
@@ -272,26 +278,22 @@ def _plan_shift(plan: _Plan, chart: Chart) -> None:
 
 def _plan_absent(plan: _Plan, chart: Chart) -> None:
     about = _need_description(plan, "--drop-absent")
-    table, ids = _table(plan), symptoms.all_ids(chart)
-    occurring = {table.get(raw) for raw in ids}
-    scored = set(chart.space.classes.names) if chart.space is not None else set()
-    gone = [i for i, name in enumerate(about.classes.names) if i not in occurring and name in scored]
+    if chart.space is None:
+        return
+    scored = chart.space.classes.names
+    there = {scored[i] for case in chart.cases for i in symptoms.occurring(case, chart)}
+    gone = [i for i, name in enumerate(about.classes.names) if name in scored and name not in there]
     kept = [i for i in range(len(about.classes)) if i not in gone]
     if not gone or not kept:
         plan.actions.append("0 classes taken off the list.")
         return
     names, colors = about.classes.names, about.classes.colors
     moved = {old: new for new, old in enumerate(kept)}
-    new_table = {raw: None if old is None else moved.get(old) for raw, old in table.items()}
+    table = {raw: None if old is None else moved.get(old) for raw, old in symptoms.table_of(about).items()}
     classes = Classes(tuple(names[i] for i in kept), tuple(colors[i] for i in kept))
-    plan.about = replace(about, classes=classes, remap=Remap(new_table, len(classes)))
+    plan.about = replace(about, classes=classes, remap=Remap(table, len(classes)))
     shown = ", ".join(names[i] for i in gone)
     plan.actions.append(f"{len(gone)} class{'es' if len(gone) > 1 else ''} taken off the list: {shown}.")
-
-
-def _table(plan: _Plan) -> dict[int, int | None]:
-    assert plan.about is not None
-    return dict((plan.about.remap or Remap.identity(len(plan.about.classes))).to_class)
 
 
 def _need_description(plan: _Plan, flag: str) -> description.Description:
@@ -330,8 +332,10 @@ def _one_for_255(mask: NDArray[Any], case: Case) -> NDArray[Any]:
     return np.where(mask == IGNORE_8BIT, 1, mask).astype(np.uint8)
 
 
-def _ids_of_colors(chart: Chart, cases: Sequence[Case], ignore_unknown: bool) -> _Change:
-    known = symptoms.color_table(chart)
+def _ids_of_colors(
+    chart: Chart, about: description.Description | None, cases: Sequence[Case], ignore_unknown: bool
+) -> _Change:
+    known = symptoms.colors_of(about) if about is not None and chart.has_colors else {}
     found: dict[Color, int] = {}
     for case in cases:
         for color, pixels in symptoms.labels(case).colors.items():
@@ -350,8 +354,7 @@ def _ids_of_colors(chart: Chart, cases: Sequence[Case], ignore_unknown: bool) ->
             hint='Give classes their colours there, as in {"name": "road", "color": [128, 64, 128]}; or, where these '
             "colours mean 'not labelled', add --ignore-unknown-colors.",
         )
-    assert chart.about is not None or not cases
-    ignore = ignore_value(len(chart.about.classes)) if chart.about is not None else IGNORE_8BIT
+    ignore = ignore_value(len(about.classes)) if about is not None else IGNORE_8BIT
     dtype = np.uint8 if max([ignore, *known.values()]) <= IGNORE_8BIT else np.uint16
     packed = {red << 16 | green << 8 | blue: raw for (red, green, blue), raw in known.items()}
 

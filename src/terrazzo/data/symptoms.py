@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Remap
+from terrazzo.data.description import Description
 from terrazzo.data.examination import Case, Chart, Color, MaskFacts
 
 NEAR = 10  # of 256 bits of looks; re-saved and re-scaled images differ by less, different views by far more
@@ -34,16 +35,30 @@ def raw_table(chart: Chart) -> Mapping[int, int | None] | None:
 
 def file_table(chart: Chart) -> dict[int, int | None]:
     """Return the table of the description itself, void names still among the classes."""
-    about = chart.about
-    return {} if about is None else dict((about.remap or Remap.identity(len(about.classes))).to_class)
+    return {} if chart.about is None else table_of(chart.about)
+
+
+def table_of(about: Description) -> dict[int, int | None]:
+    """Return raw id -> class id or None, as a description says."""
+    return dict((about.remap or Remap.identity(len(about.classes))).to_class)
+
+
+def colors_of(about: Description) -> dict[Color, int]:
+    """Return colour -> the raw id of the class that has it."""
+    raw_of = {class_id: raw for raw, class_id in sorted(table_of(about).items(), reverse=True)}
+    return {color: raw_of[i] for i, color in enumerate(about.classes.colors) if i in raw_of}
 
 
 def color_table(chart: Chart) -> dict[Color, int]:
-    """Return colour -> raw id, for the classes' colours in dataset.json; empty where it gives none."""
-    if chart.about is None or not chart.has_colors:
-        return {}
-    raw_of = {class_id: raw for raw, class_id in sorted(file_table(chart).items(), reverse=True)}
-    return {color: raw_of[i] for i, color in enumerate(chart.about.classes.colors) if i in raw_of}
+    """Return colour -> raw id, for the classes' colours in the description; empty where it gives none."""
+    return colors_of(chart.about) if chart.about is not None and chart.has_colors else {}
+
+
+def occurring(case: Case, chart: Chart) -> set[int]:
+    """Return the class ids that a mask shows, as ids or as colours."""
+    table, colors, mask = raw_table(chart) or {}, color_table(chart), labels(case)
+    raws = {*mask.ids, *(colors[color] for color in mask.colors if color in colors and not mask.is_grey)}
+    return {class_id for raw in raws if (class_id := table.get(raw)) is not None}
 
 
 def is_binary(chart: Chart) -> bool:
