@@ -84,9 +84,8 @@ def test_scores_equal_an_independent_twin_in_numpy(num_classes: int, seed: int, 
 
 def test_an_absent_class_has_no_score_but_its_false_pixels_count_against_the_true_class() -> None:
     mask = np.array([0, 0, 0, 1], np.uint8)
-    matrix = ConfusionMatrix(4).update(
-        np.array([0, 0, 2, 1], np.uint8), mask
-    )  # class 2 is predicted, class 3 nowhere
+    pred = np.array([0, 0, 2, 1], np.uint8)  # class 2 is predicted, class 3 nowhere
+    matrix = ConfusionMatrix(4).update(pred, mask)
     assert matrix.iou.tolist() == [2 / 3, 1.0, NAN, NAN]
     assert matrix.accuracy.tolist() == [2 / 3, 1.0, NAN, NAN]
     assert matrix.dice.tolist() == [4 / 5, 1.0, NAN, NAN]

@@ -95,9 +95,7 @@ def test_many_classes_and_several_tiles_and_strips_change_nothing(
 ) -> None:
     logits = np.random.default_rng(3).standard_normal((300, 9, 13)).astype(np.float32)
     monkeypatch.setattr(module, "PIECE_FLOATS", 1000)
-    assert_equal_but_for_ties(
-        logits, (31, 150), align_corners=align_corners
-    )  # 300 classes: tiles of 64 columns
+    assert_equal_but_for_ties(logits, (31, 150), align_corners=align_corners)  # tiles of 64 columns
     alone, _ = resize_argmax(logits, (31, 150), threads=1)
     several, _ = resize_argmax(logits, (31, 150), threads=3)
     assert alone.dtype == np.uint16

@@ -57,9 +57,7 @@ def test_logits_that_say_nothing_cost_log_k_a_pixel() -> None:
 
 
 def test_one_pixel_by_hand_with_weight_and_smoothing() -> None:
-    logits = (
-        torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1, 1).requires_grad_()
-    )  # probabilities 1/4 and 3/4
+    logits = torch.tensor([0.0, math.log(3)]).reshape(1, 2, 1, 1).requires_grad_()  # softmax 1/4, 3/4
     target, weight = torch.zeros(1, 1, 1, dtype=torch.uint8), torch.tensor([2.0, 1.0])
     loss = resize_cross_entropy(logits, target, weight_K=weight, ignore=IGNORE, label_smoothing=0.1)
     loss.backward()
@@ -114,9 +112,7 @@ def test_the_result_is_bit_equal_for_any_number_of_threads(
 
 def test_a_confident_network_is_not_rounded_away() -> None:
     target = random_target((1, 64, 64), 5, ignored=0.0)[:, ::8, ::8]
-    logits = (
-        torch.nn.functional.one_hot(target.long(), 5).permute(0, 3, 1, 2) * 9.0
-    )  # loss about 5e-4 a pixel
+    logits = 9.0 * torch.nn.functional.one_hot(target.long(), 5).permute(0, 3, 1, 2)  # loss about 5e-4
     loss, grad, true_loss, true_grad = both(logits + 100.0, target)
     assert true_loss / target.numel() < 1e-3
     in_float32 = resize_cross_entropy_reference(logits + 100.0, target, ignore=IGNORE)
