@@ -136,12 +136,13 @@ def _cone(thing: CutOut, dice: Dice, color: Rgb) -> None:
 
 
 def _barrier(thing: CutOut, dice: Dice, color: Rgb) -> None:
-    """A road-works barrier: two feet, and planks with slanting stripes."""
+    """A road-works barrier: two feet, and planks with slanting stripes; what is seen between them is barrier."""
     half, white, grey = dice(0.6, 0.85), thing.ink(_WHITE), thing.ink((0.20, 0.20, 0.20))
     red = thing.ink(dice.pick(((0.55, 0.05, 0.03), (0.60, 0.30, 0.03))))
     for x in (-half * 0.75, half * 0.75):
         thing.limb((x, 0), (x, 1.0), 0.08, 0.08, grey)
         thing.limb((x - 0.25, 0.04), (x + 0.25, 0.04), 0.09, 0.09, grey)
+    thing.veil(((-half, 0.30), (-half, 1.0), (half, 1.0), (half, 0.30)), (0.25, 0.25, 0.25), 0.4)
     for low, high in ((0.70, 1.02), (0.30, 0.52)):
         _plate(thing, 0, (low + high) / 2, half, (high - low) / 2, white)
         for i in range(5):
@@ -204,7 +205,9 @@ def _planter(thing: CutOut, dice: Dice, color: Rgb) -> None:
 
 
 def _bench(thing: CutOut, dice: Dice, color: Rgb) -> None:
+    """A bench; what is seen through it is bench."""
     wood = dice.pick(((0.24, 0.13, 0.06), (0.34, 0.22, 0.12), (0.12, 0.14, 0.10)))
+    thing.veil(((-0.75, 0.0), (-0.75, 0.8), (0.75, 0.8), (0.75, 0.0)), (0.06, 0.06, 0.06), 0.35)
     for x in (-0.65, 0.65):
         thing.limb((x, 0), (x, 0.85), 0.08, 0.06, thing.ink((0.05, 0.05, 0.055)))
     for y, level in ((0.80, 1.0), (0.65, 0.9), (0.44, 1.15), (0.38, 0.7)):

@@ -196,6 +196,8 @@ class _Stage:
     light: Light
     street: Street
     things: list[Thing] = field(default_factory=list)
+    seen: list[tuple[float, float]] = field(default_factory=list)
+    """(column, half the width) of what `spot` found places for."""
 
     def add(
         self, draw: Callable[..., None], x: float, z: float, *more: object, reach: float, **named: object
@@ -208,18 +210,27 @@ class _Stage:
             self.things.append(Thing(z, draw))
 
     def spot(self, zones: list[Zone], near: float, far: float, radius: float) -> tuple[float, float] | None:
-        """Take a free place (x, z) in one of `zones` that the camera sees; None after twelve tries."""
+        """Take a free place (x, z) in one of `zones` that the camera sees; None after sixteen tries.
+
+        The first twelve look for one where nothing else that was set down like this is in front or behind.
+        """
         camera, dice = self.canvas.camera, self.dice
-        for _ in range(12):
+        for attempt in range(16):
             zone = dice.pick(zones)
             room = min(radius * 0.6, (zone.right - zone.left) / 3)
             z = near + (far - near) * dice() ** 1.25
             x = dice(zone.left + room, zone.right - room)
-            margin = 0.25 * camera.rows_per_metre(z)
-            is_seen = margin < camera.column(x, z) < camera.size_hw[1] - margin
-            if is_seen and self.street.is_free(x, z, radius):
-                self.street.taken.append((x, z, radius))
-                return x, z
+            u, metre = camera.column(x, z), camera.rows_per_metre(z)
+            if not 0.25 * metre < u < camera.size_hw[1] - 0.25 * metre or not self.street.is_free(
+                x, z, radius
+            ):
+                continue
+            half = 0.8 * radius * metre
+            if attempt < 12 and any(abs(u - other) < half + wide for other, wide in self.seen):
+                continue
+            self.street.taken.append((x, z, radius))
+            self.seen.append((u, half))
+            return x, z
         return None
 
 
@@ -236,7 +247,7 @@ def _peopled(stage: _Stage) -> list[Thing]:
         if place is not None:
             cast_bicycle(canvas, light, *place, ridden=is_ridden)
             stage.add(draw_bicycle, *place, reach=1.0, ridden=is_ridden)
-    for _ in range(dice.count(2, 3)):
+    for _ in range(dice.count(1, 3)):
         place = stage.spot(walks, 2.6, 6.5, 0.5)
         if place is not None:
             cast_obstacle(canvas, light, *place)
