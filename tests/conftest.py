@@ -95,7 +95,7 @@ def _has_gpu() -> bool:
 def write_boxes(
     root: Path, *, train: int = 8, val: int = 3, size_hw: tuple[int, int] = (48, 64), seed: int = 0
 ) -> Path:
-    """Write a data set that is learned in seconds: a red box on a green field under a blue sky; the last rows ignored."""
+    """Write a data set learned in seconds: a red box on a green field under a blue sky; the last rows are ignored."""
     import json
 
     import numpy as np

@@ -34,10 +34,11 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "checkpoint",
         "environment",
         "inference",
+        "memory",
         "meter",
         "prediction",
         "processes",
-        "ranges",
+        "pulse",
         "recipe",
         "recipes",
         "report",
@@ -184,6 +185,13 @@ def test_every_module_stands_on_a_stair() -> None:
     homeless = sorted({module_name(path) for path in FILES if stair(module_name(path)) is None})
     advice = "give each a place in STAIRS of tests/test_layers.py and in docs/explanation/architecture.md"
     assert not homeless, f"on no stair: {', '.join(homeless)}; {advice}"
+
+
+def test_the_architecture_page_names_every_room() -> None:
+    page = (SOURCE.parent.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    files = {module_name(path).partition(".")[0] for path in FILES}
+    missing = [name for name in sorted(files) if not any(f"`{name}{end}" in page for end in "`/.")]
+    assert not missing, f"docs/explanation/architecture.md does not say where these live: {', '.join(missing)}"
 
 
 def test_every_import_of_ours_leads_to_a_file() -> None:
