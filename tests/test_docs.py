@@ -115,18 +115,18 @@ def anchors(page: Path) -> set[str]:
 
 
 def command_lines(text: str) -> Iterator[str]:
-    """Yield the lines in code blocks that call terrazzo, continued lines joined."""
+    """Yield the lines in code blocks that call terrazzo, continued lines joined, redirections left out."""
     for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             call = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
             if call.startswith("terrazzo "):
-                yield call
+                yield call.partition(" > ")[0]
 
 
 def test_the_walk_over_docs_sees_what_it_should() -> None:
     text = (
         "See [there](docs/x.md#a-b) and `[no](code)`.\n"
-        "```sh\n$ terrazzo env --json # now\nls\nterrazzo predict m \\\n  a\n```\n"
+        "```sh\n$ terrazzo env --json > env.json # now\nls\nterrazzo predict m \\\n  a\n```\n"
     )
     assert list(links(text)) == [("there", "docs/x.md#a-b")]
     assert [shlex.split(line, comments=True) for line in command_lines(text)] == [

@@ -1,0 +1,142 @@
+"""Writes the measured table of README.md from bench/results, so that no figure is typed by hand.
+
+python scripts/measured.py            compare; exit code 1 when the table differs
+python scripts/measured.py --write    write it
+
+A result is bench/results/WHAT_HARDWARE_YYYYMM.md, whose last line that is JSON is what the bench printed last. Of files
+that differ in the month alone the newest counts. A bench that has no line in `ROWS` is named, and not in the table.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parent.parent
+RESULTS = PROJECT / "bench" / "results"
+README = PROJECT / "README.md"
+BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->"
+HEAD = "| what | terrazzo | beside it | on |\n| --- | --- | --- | --- |\n"
+NOTHING = "Nothing is filed in `bench/results` yet.\n"
+
+Row = tuple[str, str, str, str]  # what, terrazzo, beside it, on
+
+
+def quality(result: dict[str, Any]) -> Iterator[Row]:
+    """CamVid in so many seconds from random weights: mIoU."""
+    if "miou" not in result:
+        return  # skipped: no CamVid
+    sides = result["sides"]
+    beside = []
+    if "hf" in sides:
+        beside.append(
+            f"{sides['hf'][0]['miou']:.1f}: the Hugging Face walk-through's recipe ({result['ratio']:.1f}x)"
+        )
+    if "control" in sides:
+        beside.append(f"{sides['control'][0]['miou']:.1f}: a guess that sees no image")
+    what = f"mIoU on CamVid val after {result['seconds']:.0f} s of training from random weights"
+    seeds = len(sides["terrazzo"])
+    ours = f"{result['miou']:.1f}" + (f" (mean of {seeds} seeds)" if seeds > 1 else "")
+    yield what, ours, "; ".join(beside), _threads(result["threads"], result["processor"])
+
+
+def step(result: dict[str, Any]) -> Iterator[Row]:
+    """A training step."""
+    batch, height, width = result["shape"]
+    what = f"Training step, SegFormer-{result['model'].upper()}, {batch} x {height}x{width}, {result['precision']}"
+    beside = f"{result['transformers_ms']:,.1f} ms: transformers ({result['ratio']:.2f}x)"
+    is_gpu = "peak_memory_mib" in result
+    on = result["device"] if is_gpu else _threads(result["threads"], result["device"])
+    yield what, f"{result['terrazzo_ms']:,.1f} ms", beside, on
+
+
+def metrics(result: dict[str, Any]) -> Iterator[Row]:
+    """Confusion counts."""
+    for one in result["results"]:
+        if one["content"] != "street":
+            continue
+        times, nanoseconds = one["times_faster"], one["ns_per_pixel"]
+        peers = [
+            name for name in ("torchmetrics", "evaluate mean_iou", "evaluate's formula") if name in times
+        ]
+        beside = "; ".join(f"{nanoseconds[name]:.1f} ns: {name} ({times[name]:.0f}x)" for name in peers)
+        what = f"Counting a pixel of {one['classes']} classes"
+        yield (
+            what,
+            f"{nanoseconds['terrazzo']:.2f} ns",
+            beside,
+            _threads(result["threads"], result["processor"]),
+        )
+
+
+def import_time(result: dict[str, Any]) -> Iterator[Row]:
+    """How long until it answers."""
+    seconds = result["seconds"]
+    beside = "; ".join(f"{seconds[n]:.2f} s: {n}" for n in ("python", "import torch") if n in seconds)
+    yield "`terrazzo --help`", f"{seconds['terrazzo --help']:.2f} s", beside, result["processor"]
+
+
+ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
+    "quality": quality,
+    "step": step,
+    "metrics": metrics,
+    "import_time": import_time,
+}
+
+
+def block(folder: Path = RESULTS) -> tuple[str, list[str]]:
+    """Return what stands between the marks, and the files that have no row."""
+    newest = {path.stem.rpartition("_")[0]: path for path in sorted(folder.glob("*.md"))}
+    rows: list[tuple[int, str]] = []
+    left_out = []
+    for path in newest.values():
+        result = last_json(path.read_text(encoding="utf-8"))
+        name = str(result.get("bench"))
+        if name not in ROWS:
+            left_out.append(path.name)
+            continue
+        for what, ours, beside, on in ROWS[name](result):
+            link = f"[{what}](bench/results/{path.name})"
+            rows.append((list(ROWS).index(name), f"| {link} | {ours} | {beside} | {on} |\n"))
+    table = "".join(row for _, row in sorted(rows, key=lambda row: row[0]))
+    return HEAD + table if table else NOTHING, left_out
+
+
+def last_json(text: str) -> dict[str, Any]:
+    """Return the last line of a text that is a JSON object; {} where there is none."""
+    for line in reversed(text.splitlines()):
+        if line.startswith("{"):
+            value = json.loads(line)
+            assert isinstance(value, dict)
+            return value
+    return {}
+
+
+def _threads(count: int, machine: str) -> str:
+    return f"{count} threads of {machine}"
+
+
+def main() -> int:
+    """Write or compare the table; return the exit code."""
+    page = README.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    assert end, f"README.md has no {BEGIN.strip()} … {END}"
+    table, left_out = block()
+    if left_out:
+        print(f"bench/results: no row in scripts/measured.py for {', '.join(left_out)}", file=sys.stderr)
+    wanted = before + BEGIN + table + END + after
+    if "--write" in sys.argv[1:]:
+        README.write_text(wanted, encoding="utf-8", newline="\n")
+    elif wanted != page:
+        print(
+            "README.md: the measured table is not what bench/results says; scripts/check --fix writes it",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
