@@ -32,6 +32,7 @@ from terrazzo.metrics import ConfusionMatrix
 
 TARGET = 44.0  # mIoU, mean of the seeds
 HERE = Path(__file__).parent
+SAID = "{miou:.1f} mIoU, {pixels:.1f} pixel accuracy, {steps} steps in {seconds:.0f} s"
 PROBE_STEPS = 40  # of which the second half is timed
 RESERVE = 0.97  # of the time is planned; the rest is for the machine's moods
 
@@ -67,12 +68,10 @@ def main() -> int:
         for seed in args.seeds:
             measured = ours(data, Path(scratch) / f"run-{seed}", seed, args)
             sides["terrazzo"].append(measured)
-            print("terrazzo seed {seed}     {miou:.1f} mIoU, {pixels:.1f} pixels, {steps} steps in {seconds:.0f} s".format(
-                seed=seed, **measured), flush=True)  # fmt: skip
+            print(f"terrazzo, seed {seed}    " + SAID.format(**measured), flush=True)
         if "hf" in args.peers:
             sides["hf"] = [hf_post(data, Path(scratch) / "hf", args)]
-            print("hf post             {miou:.1f} mIoU, {pixels:.1f} pixels, {steps} steps in {seconds:.0f} s".format(
-                **sides["hf"][0]))  # fmt: skip
+            print("hf post             " + SAID.format(**sides["hf"][0]))
     mean = statistics.mean(one["miou"] for one in sides["terrazzo"])
     ratio = mean / sides["hf"][0]["miou"] if "hf" in sides else None
     reached = mean >= TARGET and all(one["seconds"] <= args.seconds * 1.01 for one in sides["terrazzo"])
@@ -123,8 +122,8 @@ def ours(data: Path, out: Path, seed: int, args: argparse.Namespace) -> dict[str
 def hf_post(data: Path, out: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Let the peer train for as long and score the masks it writes."""
     python = environment_of("hf", ["transformers", "torchvision", "accelerate", "pillow"])
-    command = [python, HERE / "peers" / "hf_post.py", "--data", data, "--seconds", args.seconds, "--seed", args.seeds[0],
-               "--threads", args.threads, "--out", out]  # fmt: skip
+    command = [python, HERE / "peers" / "hf_post.py", "--data", data, "--out", out]
+    command += ["--seconds", args.seconds, "--seed", args.seeds[0], "--threads", args.threads]
     said = subprocess.run(
         [str(word) for word in command], check=True, stdout=subprocess.PIPE, text=True
     ).stdout

@@ -1,4 +1,4 @@
-"""The Hugging Face walk-through's training, as its readers run it today, on a folder of terrazzo's form for so many seconds.
+"""The Hugging Face walk-through's training, as its readers run it today, for so many seconds.
 
     python bench/peers/hf_post.py --data data/camvid --seconds 600 --seed 0 --threads 2 --out predictions/
 
@@ -49,9 +49,7 @@ class Folder(Dataset):
         image = Image.open(self.images[index]).convert("RGB")
         mask = np.array(Image.open(self.masks / (self.images[index].stem + ".png")))
         mask[mask == self.void] = 255
-        if self.jitter is not None:
-            image = self.jitter(image)
-        inputs = self.processor(image, mask)
+        inputs = self.processor(self.jitter(image), mask)
         return {"pixel_values": torch.as_tensor(np.asarray(inputs["pixel_values"][0])),
                 "labels": torch.as_tensor(np.asarray(inputs["labels"][0])).long()}  # fmt: skip
 

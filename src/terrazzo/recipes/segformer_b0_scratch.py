@@ -1,12 +1,12 @@
 """SegFormer-B0 from random weights on a few hundred small images, on a CPU or a GPU.
 
 For those who may not use NVIDIA's weights, whose images look like none of ImageNet's, or who have two cores and ten
-minutes. The network is the paper's (Xie et al. 2021, arXiv 2105.15203); the recipe is ours: a rate thirteen times
-higher, the head no faster than the rest (nothing is pretrained), small scaled crops, rare classes weighed up, no
+minutes. The network is the paper's (Xie et al. 2021, arXiv 2105.15203); the recipe is ours: a rate sixteen times
+higher, small batches, the head no faster than the rest (nothing is pretrained), small scaled crops, rare classes weighed up, no
 dropout (so short a training does not overfit).
 Command: terrazzo import camvid PATH --out data/camvid; terrazzo train segformer-b0-scratch --data data/camvid
-Hardware, hours: not measured.
-Expected mIoU: not measured.
+Hardware, hours: CamVid, two cores of an AMD EPYC (AVX-512, bf16), 2,318 steps: ten minutes (bench/quality.py).
+Expected mIoU: 52.6 on CamVid val after those ten minutes, one seed, 2026-11. The recipe's own 6,000 steps: not measured.
 Weights: none, so what is trained belongs to whoever owns the data.
 """
 
@@ -24,19 +24,20 @@ def recipe() -> Recipe:
         summary="Train SegFormer-B0 from random weights on a few hundred small images, on a CPU or a GPU.",
         model=ModelConfig(name="segformer-b0", pretrained=None, dropout=0.0, drop_path=0.0),
         data=DataConfig(
-            resize="original", scale=(0.5, 1.5), crop_hw=(256, 320), max_one_class=0.75, flip=0.5
+            resize="original", scale=(0.7, 1.4), crop_hw=(256, 320), max_one_class=0.75, flip=0.5
         ),
         loss=LossConfig(class_weights="sqrt_inverse"),
         optim=OptimConfig(
             kind="adamw",
-            lr=8e-4,
+            lr=1e-3,
             head_lr_factor=1.0,
             weight_decay=0.01,
+            betas=(0.9, 0.99),
             schedule="poly",
             poly_power=1.0,
             warmup_steps=100,
             warmup_factor=1e-3,
         ),
-        train=TrainConfig(steps=3000, batch_size=8, precision="auto", save_every=500),
+        train=TrainConfig(steps=6000, batch_size=4, precision="auto", save_every=500),
         eval=EvalConfig(every=500, inference="whole"),
     )
