@@ -38,6 +38,7 @@ class TerrazzoError(Exception):
     """
 
     exit_code = 1
+    is_told = False  # True where another process of the same work tells it
 
     def __init__(
         self,

@@ -3,10 +3,18 @@
 Reads what `torchrun`, `accelerate launch` and Slurm's own variables put into the environment (RANK, WORLD_SIZE,
 LOCAL_RANK, MASTER_ADDR), so the same command runs under all of them; without them it is a single process and every
 exchange below is the identity. Gradients are averaged by torch's DistributedDataParallel; nothing here knows models.
+
+What lies on a CPU is exchanged by gloo and what lies on a GPU by nccl, so a word between processes waits for no GPU. A
+mistake that one process finds ends all of them and is told once; so is the death of a process (`pulse.py`).
 """
 
 import os
-from collections.abc import Iterator
+import signal
+import socket
+import threading
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,8 +26,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from terrazzo.devices import choose_device
+from terrazzo.errors import TerrazzoError, TrainingError, UsageError
+from terrazzo.pulse import Pulse
 
-SILENCE = timedelta(seconds=45)  # a rank that says nothing for so long is taken for dead; the others end
+PATIENCE = timedelta(
+    minutes=30
+)  # for a process that lives and does not come; a dead one is noticed by its pulse
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,8 @@ class Processes:
     """How many processes train together."""
     device: torch.device
     """The device of this process."""
+    pulse: Pulse | None = None
+    """The eye on the others, where there are any."""
 
     @property
     def is_first(self) -> bool:
@@ -42,7 +56,8 @@ class Processes:
         """Return the sum of `tensor` over all processes (a new tensor on the same device)."""
         if self.world == 1:
             return tensor
-        there = tensor.to(self.device)
+        speaks = tensor.is_cuda or "gloo" in dist.get_backend_config()  # a user's group may know nccl alone
+        there = tensor.clone() if speaks else tensor.to(self.device)
         dist.all_reduce(there)
         return there.to(tensor.device)
 
@@ -50,21 +65,67 @@ class Processes:
         """True in every process when `claim` is true in at least one."""
         return claim if self.world == 1 else bool(self.sum(torch.tensor(float(claim))) > 0)
 
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, in place; equal ones stay what they are, bit for bit."""
+        listed = list(tensors)
+        if self.world == 1 or not listed:
+            return
+        flat = torch.cat([tensor.detach().double().flatten().cpu() for tensor in listed])
+        means = (self.sum(flat) / self.world).split([tensor.numel() for tensor in listed])
+        for tensor, mean in zip(listed, means, strict=True):
+            tensor.detach().copy_(mean.view(tensor.shape))
+
     def tell(self, value: Any) -> Any:
         """Return rank 0's `value` (JSON-like) in every process."""
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """What is done inside succeeds in every process or raises in every one; nothing inside may be an exchange.
+
+        Each process raises its own error, or that of the first that failed; process 0 is the one that tells it.
+        """
+        if self.world == 1:
+            yield
+            return
+        problem: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            problem = error
+        told: list[TerrazzoError | None] = [None] * self.world
+        dist.all_gather_object(told, None if problem is None else self._told(problem))
+        first = next((error for error in told if error is not None), None)
+        if first is None:
+            return
+        if problem is not None and not isinstance(problem, TerrazzoError):
+            raise problem  # a bug is told with its traceback, by whoever has it
+        raised = problem if isinstance(problem, TerrazzoError) else first
+        raised.is_told = not self.is_first
+        raise raised
+
+    def _told(self, problem: Exception) -> TerrazzoError:
+        """The error as the other processes raise it: with the place it comes from."""
+        where = f"In process {self.rank} on {socket.gethostname()}: "
+        if not isinstance(problem, TerrazzoError):
+            return TrainingError(f"{where}{type(problem).__name__}: {problem}")
+        error, kind = problem, type(problem)
+        return kind(where + error.what, found=error.found, expected=error.expected, hint=error.hint,
+                    command=error.command)  # fmt: skip
 
     def wait(self) -> None:
         """Return once every process has arrived here."""
-        if self.world > 1:
-            dist.barrier()
+        self.sum(torch.zeros(1))
 
     def wrap(self, network: nn.Module) -> nn.Module:
-        """Return `network` so that its gradients are averaged over processes; itself when there is one."""
+        """Return `network` so that its gradients are averaged over processes; itself when there is one.
+
+        Every process gets rank 0's weights and buffers.
+        """
         if self.world == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -81,18 +142,89 @@ class Processes:
 def joined(device: str = "auto") -> Iterator[Processes]:
     """Join the processes that the launcher started, and leave them at the end; alone without a launcher.
 
-    device: "auto", "cpu", "cuda", "cuda:1", "mps". Raises UsageError when it is not there.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". Raises UsageError when it is not there, and TrainingError when
+    another process is gone. An error that another process tells has `is_told` set.
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     chosen = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", 0)))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    starts_group = world > 1 and not dist.is_initialized()
-    if starts_group:
-        backend = "nccl" if chosen.type == "cuda" else "gloo"
-        dist.init_process_group(backend, rank=rank, world_size=world, timeout=SILENCE)
-    try:
+    if world == 1:
         yield Processes(rank, world, chosen)
-    finally:
-        if starts_group:
+        return
+    if dist.is_initialized():  # by the user's script, whose group it stays
+        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
+        return
+    if chosen.type == "mps":
+        raise UsageError("An Apple GPU trains alone.", found=f"{world} processes", hint="CPUs can be several:",
+                         command="terrazzo train … --device cpu")  # fmt: skip
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
+    pulse = Pulse(rank, world, name=Processes(rank, world, chosen).tell(uuid.uuid4().hex))
+    processes = Processes(rank, world, chosen, pulse)
+    try:
+        processes.wait()
+        pulse.start()
+        with _without_torch_talk():
+            yield processes
+        processes.wait()
+    except BaseException as error:
+        with _undisturbed():
+            told = _as_told(error, pulse)
+            pulse.stop()
             dist.destroy_process_group()
+        if told is error:
+            raise
+        raise told from error
+    pulse.stop()
+    dist.destroy_process_group()
+
+
+def launch() -> str | None:
+    """Return a name for this start of a launcher that is the same after its restarts; None without such a launcher."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID")
+    if name == "none":  # torchrun without --standalone or --rdzv-id: known by its own process
+        return f"{socket.gethostname()}/{os.getppid()}"
+    return name
+
+
+def _as_told(error: BaseException, pulse: Pulse) -> BaseException:
+    """The error to raise: a sentence where an exchange failed; marked as told where another process has the word."""
+    raised = TrainingError(pulse.sentence()) if _is_lost(error) else error
+    if not isinstance(raised, TerrazzoError):
+        pulse.claim()
+    elif not raised.is_told:
+        raised.is_told = not pulse.claim()
+    return raised
+
+
+def _is_lost(error: BaseException) -> bool:
+    """True for what gloo, nccl and the store say when the other end is gone: plain RuntimeErrors, some of them."""
+    signs = ("gloo", "connection closed by peer", "nccl")
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
+    )
+
+
+@contextmanager
+def _without_torch_talk() -> Iterator[None]:
+    """DistributedDataParallel tells every process of a renamed argument and of layouts that cost it nothing here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        warnings.filterwarnings(
+            "ignore", message="Grad strides do not match bucket view", category=UserWarning
+        )
+        yield
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A launcher sends SIGTERM when a process is gone: what is on its way out here is to be told first."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

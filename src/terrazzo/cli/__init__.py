@@ -99,7 +99,8 @@ def _run(words: list[str]) -> int:
 def _tell(error: TerrazzoError, cause: BaseException | None = None) -> int:
     if os.environ.get("TERRAZZO_TRACEBACK") == "1":
         _print_traceback(cause or error)
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    if not error.is_told:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
     return error.exit_code
 
 

@@ -1,0 +1,258 @@
+"""What test_processes.py runs in several processes: python ranks.py FOLDER DATA WORLD:CASE …
+
+torch is imported once; every case is then forked into WORLD processes that find each other as under a launcher. Each
+writes what it says to FOLDER/CASE-WORLD.RANK.err and its exit code to FOLDER/codes.json.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import terrazzo as tz
+from terrazzo import pulse
+from terrazzo.cli import main as terrazzo
+from terrazzo.data.loader import Loader
+from terrazzo.errors import TerrazzoError
+from terrazzo.evaluation import measure
+from terrazzo.inference import Predictor
+from terrazzo.nn.segformer import SegFormer, Size
+from terrazzo.processes import joined
+from terrazzo.run import Run
+
+RANK, WORLD = 0, 1
+SETTINGS = (
+    "train.batch_size=4",
+    "train.log_every=1",
+    "train.save_every=1000",
+    "train.precision=f32",
+    "train.pictures=0",
+    "optim.warmup_steps=2",
+    "data.crop_hw=32x48",
+    "data.workers=0",
+    "eval.every=1000",
+)
+SGD = ("optim.kind=sgd", "optim.lr=0.02", "train.ema=0.9")
+
+
+class Small(SegFormer):
+    """A SegFormer with few weights, no dropout and no drop path."""
+
+    def __init__(self, seed: int = 7) -> None:
+        torch.manual_seed(seed)
+        size = Size((1, 1, 1, 1), (8, 8, 16, 16), 16, num_heads=(1, 1, 2, 2))
+        super().__init__(size, 3, mean=(0.5,) * 3, std=(0.2,) * 3, dropout=0.0, drop_path=0.0)
+
+
+class Frozen(Small):
+    """The same with batch norm that stays as it is."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        super().train(mode)
+        self.decode_head.batch_norm.eval()
+        return self
+
+
+def train(case: str, folder: Path, data: Path, *overrides: str, network: nn.Module, **own: object) -> Run:
+    chosen = dict(item.split("=", 1) for item in (*SETTINGS, *overrides))
+    return tz.train(
+        "segformer-b0-scratch", data=data, out=folder / f"{case}-{WORLD}", device="cpu", network=network,
+        overrides=[f"{name}={value}" for name, value in chosen.items()], **own,
+    )  # fmt: skip
+
+
+def sgd(folder: Path, data: Path) -> None:
+    more = ("train.steps=50", "train.sync_batch_norm=true")
+    train(
+        "sgd", folder, data, *SGD, *more, network=Small(7 + RANK)
+    )  # other random weights: rank 0's are taken
+
+
+def adamw(folder: Path, data: Path) -> None:
+    train("adamw", folder, data, "train.steps=50", "train.sync_batch_norm=true", network=Small())
+
+
+def whole(folder: Path, data: Path) -> None:
+    train("whole", folder, data, *SGD, "train.steps=50", network=Frozen())
+
+
+def parts(folder: Path, data: Path) -> None:
+    train("parts", folder, data, *SGD, "train.steps=50", "train.micro_batch=1", network=Frozen())
+
+
+def plain(folder: Path, data: Path) -> None:
+    """Batch norm that is not synchronised: every process has statistics of its own, until they are kept."""
+    network = Small()
+    train("plain", folder, data, *SGD, "train.steps=6", network=network)
+    torch.save(network.decode_head.batch_norm.state_dict(), folder / f"plain-{RANK}.pt")
+
+
+def resumed(folder: Path, data: Path) -> None:
+    """plain-2 goes on in another number of processes; the samples of each step are noted."""
+    names = Loader.micro_batches
+
+    def noted(self: Loader, step: int):
+        with (folder / f"order-{WORLD}.jsonl").open("a") as lines:
+            lines.write(json.dumps([step, self.sample_indices(step)]) + "\n")
+        return names(self, step)
+
+    Loader.micro_batches = noted  # type: ignore[method-assign]
+    run = folder / "to-resume"
+    state = json.loads((run / "checkpoints" / "step-00000006" / "state.json").read_text())
+    assert state["processes"] == 2
+    opened = json.loads((run / "recipe.json").read_text())
+    opened["train"]["steps"] = 10
+    (run / "recipe.json").write_text(json.dumps(opened))
+    tz.train(resume=run, device="cpu", network=Small())
+
+
+def score(folder: Path, data: Path) -> None:
+    """The counts of 101 images, as validation takes them."""
+    torch.manual_seed(3)
+    dataset = tz.open_dataset(folder.parent / "many")
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
+    with joined("cpu") as processes:
+        report = measure(
+            Predictor(network, dataset.classes, device="cpu"), dataset["val"],
+            rank=processes.rank, world=processes.world, reduce=processes.sum,
+            metrics={"share": lambda pred, truth: float((pred == truth).mean())},
+        )  # fmt: skip
+    assert report.num_images == 101
+    found = {"counts": report.counts.tolist(), "share": report.metrics["share"]}
+    (folder / f"score-{WORLD}.{RANK}.json").write_text(json.dumps(found))
+
+
+def scaler(folder: Path, data: Path) -> None:
+    """An overflow in one process makes all of them skip the step and lower the scale."""
+    network = nn.Linear(4, 1)
+    with joined("cpu") as processes:
+        model = processes.wrap(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        scale = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        before = network.weight.detach().clone()
+        for step in range(2):
+            x = torch.full((1, 4), float("inf") if step == 0 and RANK == 1 else float(RANK + 1))
+            scale.scale(model(x).sum()).backward()
+            scale.unscale_(optimizer)
+            norm = nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            scale.step(optimizer)
+            scale.update()
+            optimizer.zero_grad()
+            if step == 0:
+                assert torch.equal(network.weight, before)
+        assert scale.get_scale() == 512.0
+        seen = torch.cat([network.weight.detach().flatten(), norm.reshape(1)])
+        assert torch.equal(processes.sum(seen), 2 * seen)
+
+
+def killed(folder: Path, data: Path) -> None:
+    """Process 1 is killed in its third step."""
+    case(killed_in_step(2, signal.SIGKILL), folder, data, "killed")
+
+
+def silent(folder: Path, data: Path) -> None:
+    """Process 1 stops answering without closing anything, as a machine that loses its power."""
+    pulse.BEAT, pulse.SILENCE, pulse.GRACE = 0.2, 2.0, 0.5
+    case(killed_in_step(2, signal.SIGSTOP), folder, data, "silent")
+
+
+def broken(folder: Path, data: Path) -> None:
+    """A sample of process 1's share cannot be read."""
+
+    def loss(logits: Tensor, mask: Tensor) -> Tensor:
+        if RANK == 1:
+            raise TerrazzoError("The loss of process 1 will not be computed.")
+        return logits.square().mean()
+
+    case(Small(), folder, data, "broken", loss=loss)
+
+
+def taken(folder: Path, data: Path) -> None:
+    """The run folder cannot be made: process 0 alone finds out."""
+    (folder / "taken").mkdir(exist_ok=True)
+    (folder / "taken" / "thesis.tex").write_text("mine")
+    leave(terrazzo(["train", "segformer-b0-scratch", "--data", str(data), "--out", str(folder / "taken")]))
+
+
+def elsewhere(folder: Path, data: Path) -> None:
+    """The data set is not there for process 1."""
+    os.chdir(data.parent if RANK == 0 else folder)
+    leave(
+        terrazzo(["train", "segformer-b0-scratch", "--data", data.name, "--out", str(folder / "elsewhere")])
+    )
+
+
+def killed_in_step(number: int, by: int) -> nn.Module:
+    class Mortal(Small):
+        steps = 0
+
+        def forward(self, image_BCHW: Tensor) -> object:  # type: ignore[override]
+            self.steps += 1
+            if RANK == 1 and self.steps > number:
+                os.kill(os.getpid(), by)
+            return super().forward(image_BCHW)
+
+    return Mortal()
+
+
+def case(network: nn.Module, folder: Path, data: Path, name: str, **own: object) -> None:
+    """Train as the command line does: errors are told once, and are exit codes."""
+    try:
+        train(name, folder, data, "train.steps=4", network=network, **own)
+    except TerrazzoError as error:
+        if not error.is_told:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        leave(error.exit_code)
+
+
+def leave(code: int) -> None:
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def fork(world: int, name: str, folder: Path, data: Path) -> list[int]:
+    """Run a case in `world` processes; return their exit codes."""
+    global RANK, WORLD
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if child:
+            children.append(child)
+            continue
+        RANK, WORLD = rank, world
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
+                       "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
+        said = os.open(folder / f"{name}-{world}.{rank}.err", os.O_WRONLY | os.O_CREAT)
+        os.dup2(said, 2)
+        try:
+            globals()[name](folder, data)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+            leave(70)
+        leave(0)
+    codes = {}
+    first, status = os.wait()
+    codes[first] = status
+    for child in children:
+        if child not in codes:
+            if name == "silent" and child == children[1]:
+                os.kill(child, signal.SIGKILL)
+            codes[child] = os.waitpid(child, 0)[1]
+    return [os.waitstatus_to_exitcode(codes[child]) for child in children]
+
+
+if __name__ == "__main__":
+    told = {}
+    for word in sys.argv[3:]:
+        count, _, called = word.partition(":")
+        told[f"{called}-{count}"] = fork(int(count), called, Path(sys.argv[1]), Path(sys.argv[2]))
+    (Path(sys.argv[1]) / "codes.json").write_text(json.dumps(told))
