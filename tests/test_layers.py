@@ -191,7 +191,9 @@ def test_the_architecture_page_names_every_room() -> None:
     page = (SOURCE.parent.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
     files = {module_name(path).partition(".")[0] for path in FILES}
     missing = [name for name in sorted(files) if not any(f"`{name}{end}" in page for end in "`/.")]
-    assert not missing, f"docs/explanation/architecture.md does not say where these live: {', '.join(missing)}"
+    assert not missing, (
+        f"docs/explanation/architecture.md does not say where these live: {', '.join(missing)}"
+    )
 
 
 def test_every_import_of_ours_leads_to_a_file() -> None:

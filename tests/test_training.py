@@ -150,7 +150,7 @@ def test_micro_batches_add_up_to_the_batch(boxes: Path, tmp_path: Path) -> None:
 
 
 def test_one_step_is_that_of_cross_entropy_over_labelled_pixels(boxes: Path, tmp_path: Path) -> None:
-    """The truth by torch alone: one SGD step on the whole training split, no augmentation, mean over labelled pixels."""
+    """The truth by torch alone: one SGD step on the whole training split, unaugmented, mean over labelled pixels."""
     plain = (
         "train.steps=1",
         "optim.warmup_steps=0",
@@ -270,7 +270,8 @@ import terrazzo as tz
 from pathlib import Path
 from test_training import Small
 is_there = (Path({run!r}) / "recipe.json").exists()
-what = dict(resume={run!r}) if is_there else dict(recipe="segformer-b0-scratch", data={boxes!r}, out={run!r}, overrides={settings!r})
+new = dict(recipe="segformer-b0-scratch", data={boxes!r}, out={run!r}, overrides={settings!r})
+what = dict(resume={run!r}) if is_there else new
 tz.train(**what, network=Small(), device="cpu", quiet=True)
 """
 

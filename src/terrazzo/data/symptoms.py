@@ -166,7 +166,8 @@ def same_images(chart: Chart) -> tuple[list[list[Case]], list[list[Case]]]:
         if case.image is not None and case.seen.content:
             groups[case.seen.content].append(case)
     order = {"test": 0, "val": 1, "train": 3}
-    leaks, repeats = [], []
+    leaks: list[list[Case]] = []
+    repeats: list[list[Case]] = []
     for group in groups.values():
         if len(group) > 1:
             group.sort(key=lambda case: order.get(case.split, 2))

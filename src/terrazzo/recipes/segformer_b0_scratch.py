@@ -2,11 +2,12 @@
 
 For those who may not use NVIDIA's weights, whose images look like none of ImageNet's, or who have two cores and ten
 minutes. The network is the paper's (Xie et al. 2021, arXiv 2105.15203); the recipe is ours: a rate sixteen times
-higher, small batches, the head no faster than the rest (nothing is pretrained), small scaled crops, rare classes weighed up, no
-dropout (so short a training does not overfit).
+higher, small batches, the head no faster than the rest (nothing is pretrained), small scaled crops, rare classes
+weighed up, no dropout (so short a training does not overfit).
 Command: terrazzo import camvid PATH --out data/camvid; terrazzo train segformer-b0-scratch --data data/camvid
 Hardware, hours: CamVid, two cores of an AMD EPYC (AVX-512, bf16), 2,318 steps: ten minutes (bench/quality.py).
-Expected mIoU: 52.6 on CamVid val after those ten minutes, one seed, 2026-11. The recipe's own 6,000 steps: not measured.
+Expected mIoU: 52.6 on CamVid val after those ten minutes, one seed, 2026-11. The recipe's own 6,000 steps: not
+measured.
 Weights: none, so what is trained belongs to whoever owns the data.
 """
 
