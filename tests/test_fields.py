@@ -20,6 +20,7 @@ TYPES: list[Any] = [
     tuple[float, float],
     tuple[str, ...],
     tuple[float, ...],
+    tuple[Choice, ...],
 ]
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     int: st.integers(),
@@ -31,6 +32,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     tuple[float, float]: st.tuples(*[st.floats(allow_nan=False, allow_infinity=False)] * 2),
     tuple[str, ...]: st.lists(st.from_regex(r"[a-z+= ]*[a-z]", fullmatch=True).map(str.strip)).map(tuple),
     tuple[float, ...]: st.lists(st.floats(allow_nan=False, allow_infinity=False)).map(tuple),
+    tuple[Choice, ...]: st.lists(st.sampled_from(["none", "poly"])).map(tuple),
 }
 
 

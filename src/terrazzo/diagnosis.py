@@ -1,17 +1,30 @@
 """What is said when training cannot go on, from what was measured: which step, which images, where it began."""
 
 import math
-from collections.abc import Callable
+import shlex
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from terrazzo import memory
 from terrazzo.data.loader import Loader
-from terrazzo.errors import NonFiniteLossError, TrainingError
+from terrazzo.data.transforms import resized_hw
+from terrazzo.devices import autocast, choose_precision
+from terrazzo.errors import NonFiniteLossError, TerrazzoError, TrainingError
 from terrazzo.meter import Meter
+from terrazzo.nn.outputs import as_output
 from terrazzo.optim import Schedule
 from terrazzo.preparation import Job
 from terrazzo.processes import Processes
+
+FALL_STEPS = 200  # after which a loss is judged, or after
+FALL_SHARE = 0.2  # of the training, whichever is later
+FALLEN = 0.95  # times the loss at the beginning: below, it has fallen
+GOOD = 0.5  # times ln K, the cross-entropy of knowing nothing: below, it had fallen before, such as with model.init
 
 
 def stop_if_not_finite(
@@ -91,3 +104,168 @@ def did_not_overfit(*, images: int, steps: int, miou: float, loss: float, target
         "prediction gets better? Is the learning rate far off? The data set can be checked with:",
         command="terrazzo check DATA",
     )
+
+
+@contextmanager
+def told_out_of_memory(job: Job, processes: Processes) -> Iterator[None]:
+    """Raise a TrainingError where what is inside runs out of memory: what to change, and what each change would hold.
+
+    By then the failed step's tensors, gradients and optimiser state are let go, so there is room to measure.
+    """
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError, TerrazzoError) as error:
+        shortage = error.__cause__ if isinstance(error, TerrazzoError) else error  # of a pass in validation
+        if shortage is None or not memory.is_out_of_memory(shortage):
+            raise
+        said = (str(shortage).strip() or type(shortage).__name__).splitlines()[0]
+        for one in (error, shortage):
+            traceback.clear_frames(one.__traceback__)  # they hold the activations
+    job.network.zero_grad(set_to_none=True)
+    if processes.device.type == "cuda":
+        torch.cuda.empty_cache()
+    raise (_out_of_memory_looking if job.is_looking else _out_of_memory_training)(job, processes, said)
+
+
+def _out_of_memory_training(job: Job, processes: Processes, said: str) -> TrainingError:
+    recipe, device = job.recipe, processes.device
+    share = recipe.train.batch_size // processes.world
+    setting = memory.Setting(
+        recipe.train.micro_batch or share,
+        recipe.data.crop_hw if recipe.data.augment else _largest_hw(job),
+        recipe.train.gradient_checkpointing,
+        choose_precision(recipe.train.precision, device),
+    )
+    choices = memory.options(
+        setting,
+        share=share,
+        can_checkpoint=hasattr(job.network, "gradient_checkpointing"),
+        is_cropped=recipe.data.augment,
+    )
+    held = _measured(job, device, setting)
+    measured = [(_measured(job, device, option.setting), option) for option in choices]
+    measured.sort(key=lambda pair: math.inf if pair[0] is None else pair[0])
+    lines = [f"{memory.mib(count) if count is not None else 'not measurable':>14}  {option.override}: {option.effect}"
+             for count, option in measured]  # fmt: skip
+    numbers = (
+        1 + {"adamw": 2}.get(recipe.optim.kind, 1) + bool(recipe.train.ema)
+    )  # gradient, optimiser, average
+    state = memory.mib(memory.state_bytes(job.network, per_weight=numbers))
+    activations = "could not be measured" if held is None else memory.mib(held)
+    free = [option.override for _, option in measured if option.effect.startswith("the same result")]
+    if free:
+        advice, command = (
+            "What leaves the result the same can change in the middle of a run:",
+            _resumed(job, free[0]),
+        )
+    elif measured:
+        advice, command = "That is another training, which starts anew:", _anew(job, measured[0][1].override)
+    else:
+        advice, command = (
+            "Nothing of that is left to change; a smaller network needs less:",
+            "terrazzo models",
+        )
+    return TrainingError(
+        f"{device} ran out of memory at step {job.reached + 1} of {job.steps}.",
+        found=f"{said}\n{setting}: activations {activations}, beside weights, gradients and optimiser state {state}",
+        hint="\n".join(
+            [
+                "Activations of a step as measured just now, after one change at a time, the least first:",
+                *lines,
+                *(
+                    ["Decoded samples are kept in memory as well, unless data.cache=none."]
+                    if device.type == "cpu"
+                    else []
+                ),
+                f"{_kept(job)} {advice}",
+            ]
+        ),
+        command=command,
+    )
+
+
+def _out_of_memory_looking(job: Job, processes: Processes, said: str) -> TrainingError:
+    """Validation keeps no activations: there it is the size of what is looked at that counts."""
+    look = job.recipe.eval
+    is_whole = look.inference == "whole"
+    height, width = job.recipe.data.crop_hw if is_whole else (max(32, side // 2) for side in look.window_hw)
+    words = [f"model.init={job.run.path}", "eval.inference=windows", "eval.batch_size=1"]
+    words += [f"eval.window_hw={height}x{width}", f"eval.stride_hw={height * 3 // 4}x{width * 3 // 4}"]
+    seen = "images are looked at whole" if is_whole else "windows of {}x{}".format(*look.window_hw)
+    return TrainingError(
+        f"{processes.device} ran out of memory in the validation after step {job.reached} of {job.steps}.",
+        found=f"{said}\n{seen}, {look.batch_size} at a time",
+        hint=f"{_kept(job)} Smaller windows need less. A run validates in one way from first to last; a new one\n"
+        "starts from these weights:",
+        command=_anew(job, *words),
+    )
+
+
+def _measured(job: Job, device: torch.device, setting: memory.Setting) -> int | None:
+    """The bytes of a setting, or None where even measuring fails."""
+
+    def loss_of(image_BCHW: Tensor, mask_BHW: Tensor, precision: Any) -> Tensor:
+        with autocast(precision, device):
+            output = as_output(job.network(image_BCHW))
+        return torch.stack(list(job.loss(output, mask_BHW, weight=1.0).values())).sum()
+
+    try:
+        return memory.activation_bytes(
+            job.network, loss_of, setting, channels=job.data.channels, device=device
+        )
+    except Exception:  # a second failure must not hide the first
+        return None
+
+
+def _largest_hw(job: Job) -> tuple[int, int]:
+    """The largest size that training sees where it does not crop, of up to 100 images."""
+    few = range(min(len(job.train_split), 100))
+    sizes = [resized_hw(job.train_split.size_hw(index), job.recipe.data) for index in few]
+    return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+
+def _kept(job: Job) -> str:
+    step = job.run.step
+    return f"The run keeps {f'its checkpoint of step {step}' if step else 'no checkpoint; none was due yet'}."
+
+
+def _resumed(job: Job, *words: str) -> str:
+    return shlex.join(["terrazzo", "train", "--resume", str(job.run.path), *words])
+
+
+def _anew(job: Job, *words: str) -> str:
+    """The command that starts such a training again: its own recipe, overrides included, its data and fold."""
+    fold = (job.data.split_manifest or {}).get("fold")
+    named = ["--fold", "{}/{}".format(*fold)] if fold else []
+    source = str(job.run.data["source"])
+    return shlex.join(
+        ["terrazzo", "train", str(job.run.path / "recipe.json"), "--data", source, *named, *words]
+    )
+
+
+def not_falling(history: Sequence[Mapping[str, Any]], job: Job, done: int) -> str | None:
+    """Return one line where the loss has not fallen by now, for `history`, the log lines of training so far.
+
+    To be asked once, at the first log line after 200 steps or a fifth of training, whichever is later; the mean of the
+    last quarter of the lines is compared with the first quarter's. Nothing is said of fewer than four lines, of a
+    cross-entropy that is below half of ln K, the value of knowing nothing, and while a handful is being memorised.
+    """
+    losses = [float(entry["loss"]) for entry in history if entry.get("loss") is not None]
+    if job.overfit or len(losses) < 4:
+        return None
+    quarter = len(losses) // 4
+    first, last = sum(losses[:quarter]) / quarter, sum(losses[-quarter:]) / quarter
+    entropy = history[-1].get("cross_entropy")
+    is_good = entropy is not None and entropy < GOOD * math.log(len(job.data.classes))
+    if is_good or not last > FALLEN * first:
+        return None
+    return (
+        f"the loss has not fallen in {done} steps ({first:.4f} at first, {last:.4f} of late). A network that learns at "
+        f"all can memorise a handful; try that first: {_anew(job, '--overfit', '4')}"
+    )
+
+
+def judges_fall(done: int, steps: int) -> bool:
+    """True once the loss should have begun to fall: after 200 steps or a fifth of training, whichever is later."""
+    return done >= max(FALL_STEPS, FALL_SHARE * steps)

@@ -97,7 +97,7 @@ def evaluate(
             batch_size=batch_size or look.batch_size,
         )
     )
-    dataset = data if isinstance(data, Dataset) else _open(data, model, predictor)
+    dataset = _open(data, model, predictor)
     if dataset.classes.names != predictor.classes.names:
         dataset = dataset.merged(predictor.data.merge)
     chosen = dataset[split]
@@ -302,11 +302,14 @@ class Gallery:
 
 
 def _open(
-    data: "str | os.PathLike[str]", model: "str | os.PathLike[str] | Predictor", predictor: Predictor
+    data: "str | os.PathLike[str] | Dataset",
+    model: "str | os.PathLike[str] | Predictor",
+    predictor: Predictor,
 ) -> Dataset:
     """Open a data set as the model's training did: void classes kept or not, and its own split where it made one."""
     manifest = None if isinstance(model, Predictor) else _stored_split(Path(model))
-    return open_dataset(os.fspath(data), keep_void=predictor.data.keep_void, split_manifest=manifest)
+    source = data if isinstance(data, Dataset) else os.fspath(data)
+    return open_dataset(source, keep_void=predictor.data.keep_void, split_manifest=manifest)
 
 
 def _stored_split(model: Path) -> Mapping[str, Any] | None:

@@ -136,7 +136,7 @@ def _parse_tuple(text: str, annotation: Any) -> tuple[Any, ...]:
         text = text[1:-1].strip()
     if not text:
         parts: list[str] = []
-    elif str in items:
+    elif str in items or get_origin(items[0]) is Literal:
         parts = text.split(",")
     else:
         parts = NUMBER_SEPARATOR.split(text)
@@ -206,6 +206,8 @@ def expects(annotation: Any) -> str:
         return f"one of {', '.join(get_args(inner))}"
     if get_origin(inner) is tuple:
         items = get_args(inner)
+        if get_origin(items[0]) is Literal:
+            return f"any of {', '.join(get_args(items[0]))}, with commas between them"
         plural = {int: "whole numbers", float: "numbers", str: "words"}[items[0]]
         if items[-1] is Ellipsis:
             return f"{plural} with commas between them"
@@ -222,6 +224,8 @@ def example(annotation: Any) -> str:
         items = get_args(inner)
         if items == (int, int):
             return "256x320"
+        if get_origin(items[0]) is Literal:
+            return ",".join(get_args(items[0])[:2])
         return {int: "1,2", float: "0.5,2.0", str: "road,sidewalk"}[items[0]]
     return {int: "2000", float: "0.001", bool: "true", str: "name"}[inner]
 

@@ -5,7 +5,8 @@ Only process 0 writes; all of them validate, each its share of the images.
 
 import math
 import signal
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,8 +51,12 @@ class Keeper:
         self.job, self.processes, self.network = job, processes, network
         self.optimizer, self.schedule, self.scaler, self.average = optimizer, schedule, scaler, average
         self.saved_step = step
+        self.is_judged = diagnosis.judges_fall(step, job.steps)
         self.report: Report | None = None
-        self.board = Board(job.run.path / "tensorboard", step=step) if processes.is_first else None
+        self.board: Board | None = None
+        if processes.is_first:
+            settings = job.recipe.to_json()
+            self.board = Board(job.recipe.train.loggers, job.run.path, settings=settings, step=step)
         if processes.is_first and job.is_resumed:
             job.run.rewind(step)
 
@@ -60,6 +65,7 @@ class Keeper:
 
         Where a process cannot read its samples, the checkpoint of this step is made and each process raises.
         """
+        self.job.reached = step
         problem: TerrazzoError | None = None
         weight = torch.zeros((), dtype=torch.float64)
         try:
@@ -92,6 +98,13 @@ class Keeper:
         self.job.run.log("train", done, values)
         assert self.board is not None
         self.board.scalars(done, values, prefix="train")
+        while self.board.said:
+            progress.say(self.board.said.pop(0))
+        if not self.is_judged and diagnosis.judges_fall(done, self.job.steps):  # once in a training
+            self.is_judged = True
+            if advice := diagnosis.not_falling(self.job.run.history("train"), self.job, done):
+                progress.say(advice)
+                self.job.run.log("note", done, {"text": advice})
 
     def look_and_save(self, done: int, progress: Progress) -> bool:
         """Validate, draw, save; return whether training may end here (memorised, or no better for too long)."""
@@ -99,7 +112,7 @@ class Keeper:
         if job.eval_split is None:
             self.save(done)
             return False
-        with self.average.applied(self.network) if self.average is not None else nullcontext():
+        with self._looking(done):
             predictor = self._predictor()
             self.report = report = measure(
                 predictor,
@@ -124,6 +137,19 @@ class Keeper:
         if job.overfit:
             return report.miou >= OVERFIT_MIOU
         return self.processes.tell(self._is_patience_over())
+
+    @contextmanager
+    def _looking(self, done: int) -> Iterator[None]:
+        """Validate inside: with the averaged weights where there are such; failing costs none of the steps before."""
+        self.job.reached, self.job.is_looking = done, True
+        try:
+            with self.average.applied(self.network) if self.average is not None else nullcontext():
+                yield
+        except Exception:
+            if self.processes.world == 1:  # several would have to agree
+                self.save(done)
+            raise
+        self.job.is_looking = False
 
     def save(self, done: int, *, score: float | None = None) -> None:
         """Make the checkpoint of `done` steps, unless it is there."""
@@ -223,4 +249,5 @@ class Keeper:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         if self.board is not None:
-            self.board.close()
+            self.board.close(failed=error is not None)
+            self.job.run.said.extend(self.board.said)

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terrazzo import checkpoint, environment
+from terrazzo.board import check_loggers
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.counts import class_pixels
 from terrazzo.data.dataset import Split
+from terrazzo.data.folds import check_fold, folded
 from terrazzo.data.loader import Loader
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
@@ -39,6 +41,8 @@ FREE_ON_RESUME = (
     "train.save_every",
     "train.keep",
     "train.pictures",
+    "train.loggers",
+    "train.gradient_checkpointing",
     "train.micro_batch",
     "data.workers",
     "data.cache",
@@ -64,6 +68,10 @@ class Job:
     is_resumed: bool
     said: list[str] = field(default_factory=list)
     """What was decided on the way, one line each."""
+    reached: int = 0
+    """How many steps are done; kept up to date, for whoever has to say where it broke."""
+    is_looking: bool = False
+    """True while a validation goes on."""
 
     def loader(self, processes: Processes) -> Loader:
         """Return the loader of this process's share of every step."""
@@ -128,22 +136,27 @@ def prepare(
     resume: str | PathLike[str] | None,
     seed: int | None,
     data_changed_ok: bool,
+    fold: tuple[int, int] | None = None,
 ) -> Job:
     """Resolve what `train` was asked for; its docstring says what each argument is."""
     if overfit < 0:
         raise UsageError("--overfit takes a number of images.", found=str(overfit), expected="1 or more")
     resumed = Run.open(resume) if resume is not None else None
+    if fold is not None:
+        _check_fold(fold, resumed)
     chosen = (
         _recipe_of_resumed(resumed, recipe, overrides) if resumed else _recipe(recipe, overrides, seed=seed)
     )
+    check_loggers(chosen.train.loggers)
     source: Any = data if data is not None else resumed.data["source"] if resumed else chosen.default_data
     if source is None:
         raise UsageError("Training needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
                          command=f"terrazzo train {chosen.name} --data DATA")  # fmt: skip
     manifest = resumed.data["split_manifest"] if resumed else None
-    opened = source if isinstance(source, Dataset) else open_dataset(
-        source, keep_void=chosen.data.keep_void, split_manifest=manifest)  # fmt: skip
+    opened = open_dataset(source, keep_void=chosen.data.keep_void, split_manifest=manifest)
     dataset = opened.merged(chosen.data.merge)
+    if fold is not None and resumed is None:
+        dataset = folded(dataset, fold)
     said = list(dataset.notes)
     if resumed:
         _check_same_data(resumed, dataset, data_changed_ok)
@@ -228,6 +241,19 @@ def _recipe_of_resumed(
         )
     chosen = run.recipe.with_overrides(overrides)
     return chosen.check()
+
+
+def _check_fold(fold: tuple[int, int], resumed: Run | None) -> None:
+    number, count = check_fold(fold)
+    stored = ((resumed.data["split_manifest"] or {}) if resumed else {}).get("fold")
+    if resumed and stored != [number, count]:
+        raise RunError(
+            f"{resumed.path} was not trained on that fold.",
+            found=f"--fold {number}/{count}",
+            expected="no fold" if stored is None else "fold {}/{}".format(*stored),
+            hint="A run goes on with its own images:",
+            command=f"terrazzo train --resume {resumed.path}",
+        )
 
 
 def _splits(dataset: Dataset, recipe: Recipe, overfit: int) -> tuple[Split, Split | None]:

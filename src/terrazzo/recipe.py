@@ -66,6 +66,8 @@ class TrainConfig:
     """Compute activations twice instead of holding them: slower, less memory."""
     pictures: int = 4
     """Validation samples drawn each time as image | truth | prediction."""
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    """Where curves and pictures go besides the run's own metrics.jsonl; none where it is empty."""
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ def train(
     loss: Callable[..., Any] | None = None,
     metrics: Mapping[str, Callable[..., float]] | None = None,
     overfit: int = 0,
+    fold: tuple[int, int] | None = None,
     resume: "str | PathLike[str] | None" = None,
     device: str = "auto",
     seed: int | None = None,
@@ -56,6 +57,7 @@ def train(
     loss: one's own loss(logits (B, K, H, W), mask (B, H, W) int64 with `classes.ignore`) -> a mean, or a dict of means.
     metrics: name -> fn(pred_mask, true_mask) -> float, averaged over the validation images.
     overfit: train and validate on the first N samples without augmentation; raises TrainingError when that fails.
+    fold: (2, 5) validates on the second of five parts of train and val together, cut by name, and trains on the rest.
     resume: a run folder to go on with; recipe and data are then its own.
 
     SIGINT, SIGTERM and a closed terminal end it after the present step with a checkpoint; `run.stopped_by` tells.
@@ -72,11 +74,13 @@ def train(
             loss=loss,
             metrics=metrics,
             overfit=overfit,
+            fold=fold,
             resume=resume,
             seed=seed,
             data_changed_ok=data_changed_ok,
         )
-        with job.run.locked() if processes.is_first else nullcontext():
+        lock = job.run.locked() if processes.is_first else nullcontext()
+        with lock, diagnosis.told_out_of_memory(job, processes):
             _train(job, processes, quiet=quiet or not processes.is_first)
         return job.run
 

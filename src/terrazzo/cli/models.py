@@ -3,7 +3,7 @@
 import re
 from argparse import Namespace
 
-from terrazzo.cli.parsing import Command, Parser, count, one_of, whole_number
+from terrazzo.cli.parsing import Command, Parser, count, fold, one_of, whole_number
 from terrazzo.errors import UsageError
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")  # train.steps=2000
@@ -32,6 +32,13 @@ def _train_arguments(parser: Parser) -> None:
         type=count,
         default=0,
         help="learn the first N images by heart, without augmentation; says that something is wrong when that fails",
+    )
+    parser.add_argument(
+        "--fold",
+        metavar="I/K",
+        type=fold,
+        help="2/5: validate on the second of five parts of train and val together, and train on the rest; they are "
+        "cut by name, the same in every run, and evaluate finds them again",
     )
     parser.add_argument(
         "--resume", metavar="RUN", help="go on with a run that was stopped, with its recipe and data"
@@ -64,6 +71,7 @@ def _train(arguments: Namespace) -> int:
         out=arguments.out,
         overrides=overrides,
         overfit=arguments.overfit,
+        fold=arguments.fold,
         resume=arguments.resume,
         device=arguments.device,
         seed=arguments.seed,

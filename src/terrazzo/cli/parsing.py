@@ -88,6 +88,14 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def fold(text: str) -> tuple[int, int]:
+    """Read 2/5, the second fold of five; whether there is such a fold is the data's to say."""
+    number, slash, of = text.partition("/")
+    if not slash:
+        raise argparse.ArgumentTypeError(f"{text!r} is no fold such as 2/5")
+    return whole_number(number.strip()), whole_number(of.strip())
+
+
 def whole_numbers(text: str) -> tuple[int, ...]:
     """Read whole numbers from 0 on with commas between them."""
     return tuple(whole_number(part.strip()) for part in text.split(","))

@@ -75,6 +75,11 @@ class Split(Sequence[Sample]):
         self._indices = tuple(range(len(records.names)) if indices is None else indices)
 
     @property
+    def indices(self) -> tuple[int, ...]:
+        """Where in the records the samples lie, in order."""
+        return self._indices
+
+    @property
     def names(self) -> list[str]:
         """The names of the samples, in order."""
         return [self.records.names[i] for i in self._indices]
@@ -207,6 +212,8 @@ class Dataset:
     """What was decided on opening, one sentence each; the commands print them."""
     split_manifest: Mapping[str, Any] | None = None
     """Where train and val were made here: who went where. A run stores it and opens the data with it again."""
+    groups: str | None = None
+    """The pattern whose matches in the names keep images on one side of any split that is made here."""
 
     def __getitem__(self, split: str) -> Split:
         """Return a split; "validation" is "val". An unknown name gets its nearest."""
@@ -223,9 +230,10 @@ class Dataset:
         entries: list[tuple[str, str]] = []
         for name, split in self.splits.items():
             folder = of if name in made else name
+            prefix = "" if folder == splits.POOLED else f"{folder}/"  # pooled names begin with their split's
             hashes = split.hashes(location=self.location)
             entries += [
-                (f"{folder}/{member}", digest) for member, digest in zip(split.names, hashes, strict=True)
+                (f"{prefix}{member}", digest) for member, digest in zip(split.names, hashes, strict=True)
             ]
         return fingerprint.combine(entries)
 
@@ -324,6 +332,7 @@ def assemble(
         source=source,
         notes=tuple(said),
         split_manifest=used_manifest,
+        groups=groups,
     )
 
 
@@ -348,7 +357,7 @@ def _divide(
     fraction, seed = 0.2, 0
     if split_manifest is not None:
         stored = splits.read_manifest(split_manifest)
-        chosen, about = _follow(split, stored)
+        chosen, about = follow(split, stored)
     elif len(split) < 2:
         rest = {key: one for key, one in whole.items() if key != of}
         return (
@@ -361,15 +370,15 @@ def _divide(
         chosen = splits.make_split(split.names, fraction, seed, kept_together)
         stored = splits.manifest(chosen, of=of, fraction=fraction, seed=seed, groups=groups)
         about = [
-            f"No val split: made one by name, seed {seed}: {len(chosen['train'])} train, {len(chosen['val'])} val"
+            f"{splits.MADE}: made one by name, seed {seed}: {len(chosen['train'])} train, {len(chosen['val'])} val"
             + (f", groups by {groups!r} kept together." if groups else ".")
         ]
     made = {key: _named(split.subset(chosen[key]), key) for key in ("train", "val")}
     return {**made, **{key: one for key, one in whole.items() if key != of}}, stored, about
 
 
-def _follow(split: Split, stored: Mapping[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
-    """Take the stored sides; names that are gone are an error, names that are new stay out and are counted."""
+def follow(split: Split, stored: Mapping[str, Any]) -> tuple[dict[str, list[str]], list[str]]:
+    """Return a stored split's sides and what to say; names that are gone are an error, new ones stay out, counted."""
     chosen = {key: list(stored["splits"][key]) for key in ("train", "val")}
     listed = {*chosen["train"], *chosen["val"]}
     gone = sorted(listed - set(split.names))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from terrazzo.data import folds, splits
 from terrazzo.data.dataset import Dataset
 from terrazzo.data.refusals import PUBLISHED_AS_SCRIPTS, missing, script_data_set
 from terrazzo.errors import DatasetFormatError
@@ -25,10 +26,14 @@ def open_dataset(
     """Return the data set at `source`: a folder, a saved Hugging Face data set, parquet, or "user/name[@revision]".
 
     keep_void: classes called "unlabeled", "void-…" and the like stay classes instead of becoming ignore.
-    split_manifest: the split that a run made and stored, used again, so that no training image is scored. A Dataset is
-    returned as it is.
+    split_manifest: the split or fold that a run made and stored, used again, so that no training image is scored. A
+    Dataset is returned as it is, or with the stored fold.
     Raises MissingPathError, DatasetFormatError, or the error of the first file that is read.
     """
+    if split_manifest is not None:
+        split_manifest = splits.read_manifest(split_manifest)
+        if folds.is_fold(split_manifest):
+            return folds.folded_again(open_dataset(source, keep_void=keep_void), split_manifest)
     if isinstance(source, Dataset):
         return source
     path = Path(source).expanduser()

@@ -24,6 +24,8 @@ SPLIT_NAMES: Mapping[str, str] = {
     "testing": "test",
 }
 """Names that folders and the Hub use -> ours."""
+MADE = "No val split"  # how the note on a split made here begins
+POOLED = "train+val"  # what a fold is cut from where a data set has both; its images are called train/NAME, val/NAME
 
 
 def make_split(
@@ -49,7 +51,7 @@ def make_split(
     wanted = max(1, round(fraction * len(names)))
     val: list[str] = []
     taken = 0
-    order = sorted(units, key=lambda unit: (hashlib.sha256(f"{seed}\0{unit}".encode()).digest(), unit))
+    order = sorted(units, key=lambda unit: (_drawn(seed, unit), unit))
     for unit in order:
         size = len(units[unit])
         if abs(len(val) + size - wanted) < abs(len(val) - wanted) and taken < len(units) - 1:
@@ -59,6 +61,28 @@ def make_split(
         val.extend(units[min(order, key=lambda unit: len(units[unit]))])
     chosen = set(val)
     return {"train": [name for name in names if name not in chosen], "val": sorted(val)}
+
+
+def make_folds(
+    names: Iterable[str], count: int, seed: int = 0, groups: Mapping[str, str] | None = None
+) -> list[list[str]]:
+    """Return `count` disjoint lists of names, each sorted, that together are all of them; none is empty.
+
+    The largest groups are dealt first, each to the smallest fold so far; equals in the order of a hash of (seed, unit).
+    Without groups the folds differ by one name at most. There have to be as many groups (or names) as folds.
+    """
+    units: dict[str, list[str]] = {}
+    for name in sorted(set(names)):
+        units.setdefault(name if groups is None else groups[name], []).append(name)
+    assert 2 <= count <= len(units), f"{count} folds of {len(units)} units"
+    folds: list[list[str]] = [[] for _ in range(count)]
+    for unit in sorted(units, key=lambda unit: (-len(units[unit]), _drawn(seed, unit), unit)):
+        min(folds, key=len).extend(units[unit])
+    return [sorted(fold) for fold in folds]
+
+
+def _drawn(seed: int, unit: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{unit}".encode()).digest()
 
 
 def groups_by_pattern(names: Iterable[str], pattern: str) -> dict[str, str]:
