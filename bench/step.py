@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -25,8 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import terrazzo
+from terrazzo.classes import Classes
 from terrazzo.devices import autocast
 from terrazzo.nn import ModelConfig, build
+from terrazzo.nn.huggingface import model_config, stored_name
 from terrazzo.nn.losses import LossConfig, SegmentationLoss
 from terrazzo.nn.segformer import SegFormer
 from terrazzo.optim import OptimConfig, build_optimizer
@@ -41,46 +44,50 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     device = torch.device(args.device)
     image_BCHW, mask_BHW = batch(args, device)
-    ours_ms, theirs_ms = times(args, device, image_BCHW, mask_BHW)
-    ratio = statistics.median(theirs_ms) / statistics.median(ours_ms)
-    difference, first, last = curves(args, device, image_BCHW, mask_BHW) if args.steps else (None, None, None)
+    ours, theirs = measure(args, device, image_BCHW, mask_BHW)
+    ratio = theirs.median_ms / ours.median_ms
     target = TARGETS.get((device.type, args.precision))
     result = {
         "bench": "step",
         "model": args.model,
-        "shape": [args.batch, args.size, args.size],
+        "batch": args.batch,
+        "size_hw": [args.size, args.size],
         "classes": args.classes,
         "precision": args.precision,
         "device": card(device),
         "threads": args.threads,
-        "terrazzo_ms": round(statistics.median(ours_ms), 1),
-        "transformers_ms": round(statistics.median(theirs_ms), 1),
-        "spread_ms": [round(max(each) - min(each), 1) for each in (ours_ms, theirs_ms)],
-        "ratio": round(ratio, 3),
-        "target": target,
-        "loss_steps": args.steps,
-        "loss_first_last": [first, last],
-        "loss_max_relative_difference": difference,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "terrazzo": terrazzo.__version__,
+        "terrazzo_ms": round(ours.median_ms, 1),
+        "terrazzo_range_ms": [round(min(ours.ms), 1), round(max(ours.ms), 1)],
+        "transformers_ms": round(theirs.median_ms, 1),
+        "transformers_range_ms": [round(min(theirs.ms), 1), round(max(theirs.ms), 1)],
+        "peak_memory_mib": [ours.peak_mib, theirs.peak_mib],
+        "ratio": round(ratio, 3),
+        "target": target,
     }
-    if device.type == "cuda":
-        result["peak_memory_mib"] = args.peaks
+    print(f"{card(device)}, {args.threads} threads")
     print(
-        f"{card(device)}, {args.threads} threads; torch {torch.__version__}, transformers {transformers.__version__}"
+        f"torch {torch.__version__}, transformers {transformers.__version__}, terrazzo {terrazzo.__version__}"
     )
-    print(
-        f"SegFormer-{args.model.upper()}, {args.classes} classes, {args.batch} x {args.size}x{args.size}, {args.precision}"
-    )
-    print(f"  transformers  {result['transformers_ms']:9.1f} ms a step")
-    print(
-        f"  terrazzo      {result['terrazzo_ms']:9.1f} ms a step   {ratio:.2f} x"
-        + (f" (target {target} x)" if target else "")
-    )
+    print(f"SegFormer-{args.model.upper()}, {args.classes} classes, {args.batch} x {args.size}x{args.size}")
+    for name, side in (("transformers", theirs), ("terrazzo", ours)):
+        memory = f", peak {side.peak_mib} MiB" if side.peak_mib else ""
+        print(
+            f"  {name:13} {side.median_ms:9.1f} ms a step ({min(side.ms):.1f} to {max(side.ms):.1f}){memory}"
+        )
+    print(f"  ratio {ratio:.2f}" + (f", target {target}" if target else ""))
     if args.steps:
-        print(f"  loss over {args.steps} steps from the same weights: {first:.4f} -> {last:.4f}, "
-              f"largest relative difference {difference:.1e}")  # fmt: skip
+        losses = curves(args, device, image_BCHW, mask_BHW)
+        difference = max(abs(our - their) / abs(their) for our, their in losses)
+        (first, _), (last, _) = losses[0], losses[-1]
+        result |= {"loss_steps": args.steps, "loss_first": first, "loss_last": last}
+        result |= {"loss_largest_relative_difference": difference}
+        print(
+            f"  loss over {args.steps} steps from the same weights without dropout: {first:.4f} -> {last:.4f}"
+        )
+        print(f"  largest relative difference of the two losses: {difference:.1e}")
     print(json.dumps(result))
     return int(target is not None and ratio < target)
 
@@ -122,16 +129,11 @@ def pair(args: argparse.Namespace, device: torch.device, *, noise: float) -> tup
 
 
 def peer_config(network: SegFormer) -> "transformers.SegformerConfig":
-    from terrazzo.classes import Classes
-    from terrazzo.nn import huggingface
-
     classes = Classes(tuple(f"class {class_id}" for class_id in range(network.num_classes)))
-    return transformers.SegformerConfig(**huggingface.model_config(network, classes))
+    return transformers.SegformerConfig(**model_config(network, classes))
 
 
 def copy_weights(ours: SegFormer, theirs: nn.Module) -> None:
-    from terrazzo.nn.huggingface import stored_name
-
     tensors = ours.state_dict()
     theirs.load_state_dict({name: tensors[stored_name(name)] for name in theirs.state_dict()})
 
@@ -179,8 +181,6 @@ def steppers(
 
 def peer_groups(theirs: nn.Module, decayed: set[str], optim: OptimConfig) -> list[dict[str, object]]:
     """Transformers' parameters with the same decay as ours."""
-    from terrazzo.nn.huggingface import stored_name
-
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in theirs.named_parameters():
         groups[stored_name(name) in decayed].append(parameter)
@@ -190,36 +190,45 @@ def peer_groups(theirs: nn.Module, decayed: set[str], optim: OptimConfig) -> lis
     ]
 
 
-def times(
+@dataclass
+class Side:
+    """What one side took."""
+
+    ms: list[float] = field(default_factory=list)
+    peak_mib: int = 0
+
+    @property
+    def median_ms(self) -> float:
+        return statistics.median(self.ms)
+
+
+def measure(
     args: argparse.Namespace, device: torch.device, image_BCHW: Tensor, mask_BHW: Tensor
-) -> tuple[list[float], list[float]]:
-    """Milliseconds per step of ours and of transformers, taken in turn."""
-    both = steppers(args, device, image_BCHW, mask_BHW, noise=0.1)
-    measured: tuple[list[float], list[float]] = ([], [])
-    args.peaks = [0, 0]
+) -> tuple[Side, Side]:
+    """Time steps of ours and of transformers in turn."""
+    sides = (Side(), Side())
+    steps = steppers(args, device, image_BCHW, mask_BHW, noise=0.1)
     for turn in range(WARM_UP + args.repeats):
-        for which, step in enumerate(both):
+        for side, step in zip(sides, steps, strict=True):
             if device.type == "cuda":
-                torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
+                torch.cuda.synchronize()
             start = time.perf_counter()
             step()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-                args.peaks[which] = round(torch.cuda.max_memory_allocated() / 2**20)
+                side.peak_mib = round(torch.cuda.max_memory_allocated() / 2**20)
             if turn >= WARM_UP:
-                measured[which].append((time.perf_counter() - start) * 1000)
-    return measured
+                side.ms.append((time.perf_counter() - start) * 1000)
+    return sides
 
 
 def curves(
     args: argparse.Namespace, device: torch.device, image_BCHW: Tensor, mask_BHW: Tensor
-) -> tuple[float, float, float]:
-    """Train both from the same weights without dropout: (largest relative difference, first loss, last loss)."""
+) -> list[tuple[float, float]]:
+    """Train both from the same weights without dropout; returns (our loss, their loss) of each step."""
     our_step, their_step = steppers(args, device, image_BCHW, mask_BHW, noise=0.0)
-    losses = [(our_step().item(), their_step().item()) for _ in range(args.steps)]
-    difference = max(abs(ours - theirs) / abs(theirs) for ours, theirs in losses)
-    return difference, losses[0][0], losses[-1][0]
+    return [(our_step().item(), their_step().item()) for _ in range(args.steps)]
 
 
 def card(device: torch.device) -> str:

@@ -155,7 +155,11 @@ def test_anything_else_a_network_returns_is_refused_in_words(value: object, foun
 def small(name: str, num_classes: int = 5, channels: int = 3, *, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build(
-        ModelConfig(name), num_classes=num_classes, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels
+        ModelConfig(name),
+        num_classes=num_classes,
+        channels=channels,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
     )
 
 

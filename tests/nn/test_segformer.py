@@ -66,7 +66,9 @@ def test_the_folded_head_is_the_published_head(training: bool):
         )
     ours, published = results
     for name, expected in published.items():
-        scale = max(expected.abs().max().item(), 1e-6)  # a bias before a batch norm has no gradient but rounding
+        scale = max(
+            expected.abs().max().item(), 1e-6
+        )  # a bias before a batch norm has no gradient but rounding
         assert (ours[name] - expected).abs().max() <= 1e-10 * scale + 1e-12, name
 
 
@@ -97,13 +99,13 @@ def test_a_frozen_batch_norm_keeps_its_statistics_while_the_rest_learns():
 
 def test_dropout_drops_whole_channels_and_keeps_the_mean():
     head = Head(TINY, 5, dropout=0.25).train()
-    weight_KD = torch.ones(5, 24)
+    head.classifier.weight.data.fill_(1.0)
     torch.manual_seed(0)
-    draws = torch.cat([head._dropped(weight_KD, batch=8) for _ in range(250)])  # (2000, 5, 24)
+    draws = torch.cat([head._dropped(batch=8) for _ in range(250)])  # (2000, 5, 24)
     assert draws.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
     assert torch.equal(draws, draws[:, :1].expand_as(draws))  # every class loses the same channels
     assert draws.mean().item() == pytest.approx(1.0, abs=0.01)
-    assert torch.equal(head.eval()._dropped(weight_KD, batch=2), torch.ones(2, 5, 24))
+    assert torch.equal(head.eval()._dropped(batch=2), torch.ones(2, 5, 24))
 
 
 def test_drop_path_leaves_a_branch_out_for_a_whole_sample_or_doubles_it():

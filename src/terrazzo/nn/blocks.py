@@ -24,6 +24,8 @@ def upsampled_sum(base_BHWD: Tensor, maps_BhwD: list[Tensor]) -> Tensor:
 
     base_BHWD is overwritten: pass a tensor that nobody else needs, such as the output of a linear layer.
     """
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # exporters want plain operations
+        return upsampled_sum_reference(base_BHWD, maps_BhwD)
     total: Tensor = _UpsampledSum.apply(base_BHWD, *maps_BhwD)
     return total
 
@@ -81,11 +83,14 @@ class _UpsampledSum(torch.autograd.Function):
         ctx.mark_dirty(base_BHWD)
         ctx.sizes = [x_BhwD.permute(0, 3, 1, 2).shape for x_BhwD in maps_BhwD]
         target = base_BHWD.permute(0, 3, 1, 2)
-        resized = torch.empty_like(target[:1])  # one image at a time: the smallest space that serves all
+        # on a CPU one image at a time, in one small space that serves all
+        images = 1 if target.device.type == "cpu" else len(target)
+        resized = torch.empty_like(target[:images])
         for x_BhwD in maps_BhwD:
-            for image, x_DhW in enumerate(x_BhwD.permute(0, 3, 1, 2).split(1)):
-                torch.ops.aten.upsample_bilinear2d.out(x_DhW, target.shape[2:], False, out=resized)
-                target[image : image + 1].add_(resized)
+            parts = zip(x_BhwD.permute(0, 3, 1, 2).split(images), target.split(images), strict=True)
+            for x_BDhw, total_BDHW in parts:
+                torch.ops.aten.upsample_bilinear2d.out(x_BDhw, target.shape[2:], False, out=resized)
+                total_BDHW.add_(resized)
         return base_BHWD
 
     @staticmethod

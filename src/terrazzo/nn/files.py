@@ -6,6 +6,7 @@ What the tensors mean is the matter of `weights.py`.
 
 import pickle
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -117,7 +118,9 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # that a file is no file of torch's is told below, as an error
+            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _unsafe(path, error) from error
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from terrazzo.nn.blocks import classified, normalised_logits, upsampled_sum, upsampled_sum_reference
+from terrazzo.nn.blocks import classified, normalised_logits, upsampled_sum
 from terrazzo.nn.outputs import Output
 
 NORM_EPS = 1e-5  # every layer norm in transformers' SegFormer; its config's layer_norm_eps (1e-6) is not used
@@ -328,25 +328,22 @@ class Head(nn.Module):
     def forward(self, maps_BHWC: list[Tensor]) -> Tensor:
         weights, bias_D = self._folded()
         base_BHWD = F.linear(maps_BHWC[0], weights[0], bias_D)
-        maps_BhwD = [
-            F.linear(x_BHWC, weight_DC) for x_BHWC, weight_DC in zip(maps_BHWC[1:], weights[1:], strict=True)
+        smaller = [
+            F.linear(x_BHWC, weight) for x_BHWC, weight in zip(maps_BHWC[1:], weights[1:], strict=True)
         ]
-        weight_KD, bias_K = self.classifier.weight.flatten(1), self.classifier.bias
+        fused_BHWD = upsampled_sum(base_BHWD, smaller)
+        weight_BKD, bias_K = self._dropped(len(fused_BHWD)), self.classifier.bias
         assert bias_K is not None
-        if not self.batch_norm.training:  # evaluation, or training with a frozen norm: it is in the weights
-            hidden_BHWD = F.relu(upsampled_sum_reference(base_BHWD, maps_BhwD))
-            return classified(hidden_BHWD, self._dropped(weight_KD, len(hidden_BHWD)), bias_K)
-        fused_BHWD = upsampled_sum(base_BHWD, maps_BhwD)
-        return normalised_logits(
-            fused_BHWD, self.batch_norm, self._dropped(weight_KD, len(fused_BHWD)), bias_K
-        )
+        if self.batch_norm.training:
+            return normalised_logits(fused_BHWD, self.batch_norm, weight_BKD, bias_K)
+        return classified(F.relu_(fused_BHWD), weight_BKD, bias_K)  # the norm is in the folded weights
 
-    def _dropped(self, weight_KD: Tensor, batch: int) -> Tensor:
+    def _dropped(self, batch: int) -> Tensor:
         """The classifier for each image (B, K, D): in training, a dropped channel is a column of zeros."""
-        weight_BKD = weight_KD.expand(batch, *weight_KD.shape)
+        weight_BKD = self.classifier.weight.flatten(1).expand(batch, -1, -1)
         if not self.training or self.dropout == 0.0:
             return weight_BKD
-        kept_B1D = torch.rand(batch, 1, weight_KD.shape[1], device=weight_KD.device) >= self.dropout
+        kept_B1D = torch.rand(batch, 1, weight_BKD.shape[2], device=weight_BKD.device) >= self.dropout
         return weight_BKD * (kept_B1D / (1.0 - self.dropout))
 
     def _folded(self) -> tuple[list[Tensor], Tensor]:
@@ -363,8 +360,8 @@ class Head(nn.Module):
             biases = [layer.get_parameter("proj.bias") for layer in self.linear_c]
             weights = [block @ weight for block, weight in zip(blocks, projections, strict=True)]
             bias_D = torch.stack([block @ bias for block, bias in zip(blocks, biases, strict=True)]).sum(0)
-            if not self.batch_norm.training:
-                norm = self.batch_norm
+            norm = self.batch_norm
+            if not norm.training:
                 scale_D = norm.weight * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
                 weights = [scale_D[:, None] * weight for weight in weights]
                 bias_D = (bias_D - norm.get_buffer("running_mean")) * scale_D + norm.bias

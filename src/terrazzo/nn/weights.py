@@ -87,7 +87,7 @@ def save_model(
         "format_version": FORMAT_VERSION,
         "network": about,
         "classes": classes.to_json(),
-        "preprocessing": dict(preprocessing),
+        "preprocessing": {**preprocessing, "dtype": str(preprocessing.get("dtype", "uint8"))},
     }
     write_json(folder / OURS, {**(terrazzo or {}), **ours})
 
