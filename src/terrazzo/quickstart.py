@@ -22,7 +22,7 @@ from terrazzo.report import Report
 from terrazzo.storage import refuse_existing, replacing
 from terrazzo.training import train
 
-TRAIN, VAL = 600, 60  # scenes
+TRAIN, VAL = 1000, 60  # scenes
 SIZE_HW = (112, 144)  # what two cores see often enough in four minutes
 SHOWN = 6  # held-out scenes in the picture
 
