@@ -78,11 +78,11 @@ def adamw(folder: Path, data: Path) -> None:
 
 
 def whole(folder: Path, data: Path) -> None:
-    train("whole", folder, data, *SGD, "train.steps=50", network=Frozen())
+    train("whole", folder, data, *SGD, "train.steps=15", network=Frozen())
 
 
 def parts(folder: Path, data: Path) -> None:
-    train("parts", folder, data, *SGD, "train.steps=50", "train.micro_batch=1", network=Frozen())
+    train("parts", folder, data, *SGD, "train.steps=15", "train.micro_batch=1", network=Frozen())
 
 
 def plain(folder: Path, data: Path) -> None:
@@ -251,6 +251,7 @@ def fork(world: int, name: str, folder: Path, data: Path) -> list[int]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     told = {}
     for word in sys.argv[3:]:
         count, _, called = word.partition(":")

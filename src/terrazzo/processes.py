@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from terrazzo.devices import choose_device
@@ -159,7 +160,21 @@ def joined(device: str = "auto") -> Iterator[Processes]:
         raise UsageError("An Apple GPU trains alone.", found=f"{world} processes", hint="CPUs can be several:",
                          command="terrazzo train … --device cpu")  # fmt: skip
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=world, timeout=PATIENCE)
+    try:
+        store, rank, world = next(rendezvous("env://", rank, world, timeout=PATIENCE))
+        # torchrun's store outlives a restart, with the addresses of processes that are no more
+        attempt = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+        dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        address = (
+            f"{os.environ.get('MASTER_ADDR', 'MASTER_ADDR')}:{os.environ.get('MASTER_PORT', 'MASTER_PORT')}"
+        )
+        raise TrainingError(
+            f"Process {rank} of {world} did not find the others.",
+            found=str(error).partition("\n")[0],
+            expected=f"all {world} at {address}",
+            hint="Has each machine been started, with the same address, and does no firewall lie between them?",
+        ) from error
     pulse = Pulse(rank, world, name=Processes(rank, world, chosen).tell(uuid.uuid4().hex))
     processes = Processes(rank, world, chosen, pulse)
     try:
