@@ -20,7 +20,7 @@ from terrazzo.board import Board
 from terrazzo.data.loader import Loader
 from terrazzo.devices import peak_memory
 from terrazzo.ema import MovingAverage
-from terrazzo.errors import TerrazzoError, TrainingError
+from terrazzo.errors import TerrazzoError
 from terrazzo.evaluation import Report, measure
 from terrazzo.images import write_image
 from terrazzo.inference import Predictor
@@ -78,9 +78,9 @@ class Keeper:
         total, stopped, failed = self.processes.sum(mine).tolist()
         if failed:
             self.save(step)
-            raise problem or TrainingError(
-                "Another process could not read its samples; its message says which."
-            )
+            with self.processes.agreed():
+                if problem is not None:
+                    raise problem
         if stopped:
             self.job.run.stopped_by = received or signal.SIGTERM
         return total, stopped > 0
@@ -112,6 +112,7 @@ class Keeper:
         if job.eval_split is None:
             self.save(done)
             return False
+        self._level()
         with self._looking(done):
             predictor = self._predictor()
             self.report = report = measure(
@@ -153,16 +154,19 @@ class Keeper:
 
     def save(self, done: int, *, score: float | None = None) -> None:
         """Make the checkpoint of `done` steps, unless it is there."""
-        if self.processes.is_first and (done != self.saved_step or score is not None):
-            state = {
-                "scaler": self.scaler.state_dict(),
-                "average_updates": self.average.updates if self.average is not None else 0,
-                "miou": score,
-                "processes": self.processes.world,
-            }
-            self.job.run.save(done, self._write, state=state)
+        if done == self.saved_step and score is None:
+            return
+        self._level()
+        with self.processes.agreed():
+            if self.processes.is_first:
+                state = {
+                    "scaler": self.scaler.state_dict(),
+                    "average_updates": self.average.updates if self.average is not None else 0,
+                    "miou": score,
+                    "processes": self.processes.world,
+                }
+                self.job.run.save(done, self._write, state=state)
         self.saved_step = done
-        self.processes.wait()
 
     def conclude(self, progress: Progress, loader: Loader) -> None:
         """Say how it ended and what comes next; raises TrainingError when a handful could not be memorised."""
@@ -211,6 +215,17 @@ class Keeper:
             "metrics": self.report.scalars() if self.report is not None else None,
             "own": job.run.data.get("own", {}),
         }
+
+    def _level(self) -> None:
+        """Give every process the mean of all processes' running statistics, where batch norm is not synchronised.
+
+        What is validated is then what is saved, and what every process goes on from. A mean of running means is linear:
+        it comes to the same however often it is taken.
+        """
+        averages = self.average.tensors if self.average is not None else {}
+        for tensors in (self.network.state_dict(), averages):
+            names = [name for name, _ in self.network.named_buffers() if name in tensors]
+            self.processes.average(tensors[name] for name in names if tensors[name].is_floating_point())
 
     def _predictor(self) -> Predictor:
         job = self.job

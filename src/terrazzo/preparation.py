@@ -30,9 +30,10 @@ from terrazzo.nn import build, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.outputs import Output
 from terrazzo.optim import Schedule
-from terrazzo.processes import Processes
+from terrazzo.processes import Processes, launch
 from terrazzo.recipe import Recipe, load
 from terrazzo.run import Run, free_folder, read_state
+from terrazzo.storage import read_json
 
 OVERFIT_STEPS = 300  # within which a handful of images must be memorised
 OVERFIT_MIOU = 0.95
@@ -100,6 +101,7 @@ class Job:
 
     def restore(
         self,
+        processes: Processes,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
@@ -107,23 +109,68 @@ class Job:
         average: MovingAverage | None,
     ) -> int:
         """Put everything back to the newest whole checkpoint and return its step; 0 for a new run."""
-        folder = self.run.newest() if self.is_resumed else None
+        newest: Path | None = None
+        with processes.agreed():
+            if self.is_resumed and processes.is_first:  # one process chooses, so that all go on from the same
+                newest = self.run.newest()
+        folder = processes.tell(newest)
         self.said.extend(self.run.said)
         if folder is None:
             return 0
-        state = read_state(folder)
-        tensors = weights.read_tensors(folder / "model.safetensors")
-        checkpoint.read_training_state(folder, network, optimizer, average, tensors)
-        schedule.at(state["step"])
-        scaler.load_state_dict(state["scaler"])
+        with processes.agreed():
+            state = read_state(folder)
+            tensors = weights.read_tensors(folder / "model.safetensors")
+            checkpoint.read_training_state(folder, network, optimizer, average, tensors)
+            schedule.at(state["step"])
+            scaler.load_state_dict(state["scaler"])
         if average is not None:
             average.updates = state["average_updates"]
         self.said.append(f"going on from step {state['step']}")
+        before, now = state.get("processes", processes.world), processes.world
+        if before != now:
+            self.said.append(
+                f"{now} process{'es' if now > 1 else ''} instead of {before}: the same samples in the same order, "
+                "augmented alike; dropout, and batch norm that is not synchronised, follow how the batch is cut"
+            )
         return int(state["step"])
 
 
 def prepare(
     processes: Processes,
+    recipe: str | PathLike[str] | Recipe | None,
+    *,
+    out: str | PathLike[str] | None,
+    overrides: Sequence[str],
+    overfit: int,
+    resume: str | PathLike[str] | None,
+    seed: int | None,
+    **asked: Any,
+) -> Job:
+    """Resolve what `train` was asked for, with its arguments; an error of one process is raised in all of them."""
+    begun: Path | None = None
+    with processes.agreed():
+        if resume is None and processes.is_first:
+            begun = _begun_before(recipe, out, overrides, overfit=overfit, seed=seed)
+    begun = processes.tell(begun)
+    if begun is not None:
+        recipe, overrides, resume = None, (), begun
+    with processes.agreed():
+        job = _job(recipe, out=out, overrides=overrides, overfit=overfit, resume=resume, seed=seed,
+                   **asked)  # fmt: skip
+    _make_folder(processes, job, is_named=out is not None)
+    if processes.pulse is not None:
+        processes.pulse.command = f"terrazzo train --resume {job.run.path}"
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in job.data.splits.items())
+    job.said.append(
+        f"{job.recipe.name} on {job.data.name} ({counts} images, {len(job.data.classes)} classes): {job.steps:,} "
+        f"steps of {job.recipe.train.batch_size} images on {processes.device}"
+        + (f", {processes.world} processes" if processes.world > 1 else "")
+        + f"; the run is {job.run.path}"
+    )
+    return job
+
+
+def _job(
     recipe: str | PathLike[str] | Recipe | None,
     *,
     data: str | PathLike[str] | Dataset | None,
@@ -138,7 +185,7 @@ def prepare(
     data_changed_ok: bool,
     fold: tuple[int, int] | None = None,
 ) -> Job:
-    """Resolve what `train` was asked for; its docstring says what each argument is."""
+    """Resolve everything that needs no other process and writes nothing; the folder of a new run is made afterwards."""
     if overfit < 0:
         raise UsageError("--overfit takes a number of images.", found=str(overfit), expected="1 or more")
     resumed = Run.open(resume) if resume is not None else None
@@ -177,18 +224,12 @@ def prepare(
     if chosen.train.gradient_checkpointing:
         _turn_on_checkpointing(built)
     pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
-    record = _data_record(dataset, source, overfit, pixels)
-    run = resumed or _new_run(
-        processes, chosen, record, out, own={"network": network, "loss": loss, **(metrics or {})}
-    )
+    own = {"network": network, "loss": loss, **(metrics or {})}
+    record = _data_record(dataset, source, overfit, pixels) | {
+        "own": {name: qualified_name(part) for name, part in own.items() if part is not None}
+    }
+    run = resumed or Run(Path(out) if out is not None else Path("runs"), chosen, record)
     run.recipe = chosen
-    counts = ", ".join(f"{name} {len(split):,}" for name, split in dataset.splits.items())
-    said.append(
-        f"{chosen.name} on {dataset.name} ({counts} images, {len(dataset.classes)} classes): {steps:,} steps of "
-        f"{chosen.train.batch_size} images on {processes.device}"
-        + (f", {processes.world} processes" if processes.world > 1 else "")
-        + f"; the run is {run.path}"
-    )
     return Job(
         run=run,
         recipe=chosen,
@@ -349,31 +390,41 @@ class OwnLoss:
         return {name: part.reshape(()) * share for name, part in parts.items()}
 
 
-def _new_run(
-    processes: Processes,
-    recipe: Recipe,
-    record: dict[str, Any],
+def _make_folder(processes: Processes, job: Job, *, is_named: bool) -> None:
+    """Make the folder of a new run, in process 0; the others write nothing and need not see it."""
+    if job.is_resumed:
+        return
+    run = job.run
+    with processes.agreed():
+        if processes.is_first:
+            run.path = run.path if is_named else free_folder(run.path, job.recipe.name)
+            env = environment.describe() | {
+                "device": str(processes.device),
+                "processes": processes.world,
+                "launch": launch(),
+            }
+            Run.create(run.path, job.recipe, data=run.data, env=env)
+    run.path = processes.tell(run.path)
+
+
+def _begun_before(
+    recipe: str | PathLike[str] | Recipe | None,
     out: str | PathLike[str] | None,
+    overrides: Sequence[str],
     *,
-    own: Mapping[str, Any],
-) -> Run:
-    named = {name: qualified_name(part) for name, part in own.items() if part is not None}
-    folder = Path(out) if out is not None else free_folder(Path("runs"), recipe.name)
-    folder = Path(processes.tell(str(folder)))
-    problem: BaseException | None = None
-    if processes.is_first:
-        try:
-            run = Run.create(
-                folder,
-                recipe,
-                data=record | {"own": named},
-                env=environment.describe() | {"device": str(processes.device), "processes": processes.world},
-            )
-        except Exception as error:  # told to the other processes before it is raised
-            problem = error
-    if processes.any(problem is not None):
-        raise problem or RunError(f"Process 0 could not make the run folder {folder}.")
-    return run if processes.is_first else Run.open(folder)
+    overfit: int,
+    seed: int | None,
+) -> Path | None:
+    """The run that this very command began before its launcher started it again (`torchrun --max-restarts`)."""
+    mine = launch()
+    if mine is None:
+        return None
+    for file in [Path(out) / "env.json"] if out is not None else sorted(Path("runs").glob("*/env.json")):
+        if file.with_name("recipe.json").is_file() and read_json(file).get("launch") == mine:
+            run = Run.open(file.parent)
+            if run.data["overfit"] or run.recipe == _recipe(recipe, overrides, seed=seed):
+                return run.path if run.data["overfit"] == overfit else None
+    return None
 
 
 def _check_same_data(run: Run, dataset: Dataset, data_changed_ok: bool) -> None:

@@ -23,6 +23,7 @@ from terrazzo.ema import MovingAverage
 from terrazzo.keeping import Keeper
 from terrazzo.meter import Meter
 from terrazzo.nn.outputs import as_output
+from terrazzo.nn.sync_batch_norm import synchronise
 from terrazzo.optim import build_optimizer, build_schedule
 from terrazzo.preparation import Job, prepare
 from terrazzo.processes import Processes, joined
@@ -92,17 +93,19 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
     optimizer = build_optimizer(network, recipe.optim)
     schedule = build_schedule(optimizer, recipe.optim, job.steps)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "f16")
-    average = MovingAverage(network, recipe.train.ema) if recipe.train.ema else None
-    start = job.restore(network, optimizer, schedule, scaler, average)
+    if recipe.train.sync_batch_norm and processes.world > 1:
+        synchronise(network)
     model = processes.wrap(network)
+    average = MovingAverage(network, recipe.train.ema) if recipe.train.ema else None
+    start = job.restore(processes, network, optimizer, schedule, scaler, average)
     loader = job.loader(processes)
     keeper = Keeper(job, processes, network, optimizer, schedule, scaler, average, step=start)
     meter = Meter()
     with (
+        StopSignals() as stop,  # first in, last out: a launcher's SIGTERM does not cut the leaving short
         loader,
         keeper,
         Progress(total=job.steps, what="train", quiet=quiet) as progress,
-        StopSignals() as stop,
     ):
         for line in job.said:
             progress.say(line)
@@ -129,9 +132,7 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
             says = done % recipe.train.log_every == 0 or is_last
             looks = done % recipe.eval.every == 0 or is_last
             keeps = done % recipe.train.save_every == 0 and not looks
-            if (
-                device.type == "cpu" or says or looks or keeps
-            ):  # on a GPU, a look at each step would empty its queue
+            if device.type == "cpu" or says or looks or keeps:  # more often would empty a GPU's queue
                 diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule)
             scaler.unscale_(optimizer)
             grad_norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.train.max_grad_norm or math.inf)

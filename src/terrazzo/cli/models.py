@@ -1,5 +1,6 @@
 """quickstart, train, evaluate, predict: a network and what it is worth."""
 
+import os
 import re
 from argparse import Namespace
 
@@ -77,6 +78,8 @@ def _train(arguments: Namespace) -> int:
         seed=arguments.seed,
         data_changed_ok=arguments.data_changed_ok,
     )
+    if os.environ.get("RANK", "0") != "0":  # process 0 says it
+        return 0 if run.stopped_by is None else 128 + run.stopped_by
     if run.stopped_by is not None:
         print(f"Stopped and saved at step {run.step}. To go on:\n  terrazzo train --resume {run.path}")
         return 128 + run.stopped_by
