@@ -6,12 +6,11 @@ way there, never the function:
 
 - The encoder never leaves the channels-last layout. Tokens are (B, H, W, C); a convolution sees them through
   `permute`, which copies nothing, and convolutions that receive channels-last memory return it.
-- The head is folded. Upsampling and 1x1 convolutions commute, so fuse(concat(up(L_i x_i))) = sum_i up((W_i
-  L_i) x_i): the 4D -> D product at stride 4, half of B0's arithmetic, is never computed. W_i L_i is
-  recomputed from the stored parameters on each call, so gradients and checkpoints are those of the published
-  form and nothing can be stale.
-- Dropout before the classifier drops whole channels, as the paper's code does (transformers: single
-  elements).
+- The head is folded. Upsampling and 1x1 convolutions commute:
+      fuse(concat_i(up(L_i x_i))) = sum_i up((W_i L_i) x_i)
+  so the 4D -> D product at stride 4, half of B0's arithmetic, is never computed. W_i L_i is made from the stored
+  parameters on each call: gradients and checkpoints are those of the published form, and nothing can be stale.
+- Dropout before the classifier drops whole channels, as the paper's code does (transformers drops elements).
 
 This file holds architecture alone: no losses, no files. `weights.py` reads and writes.
 
@@ -88,9 +87,8 @@ class SegFormer(nn.Module):
         assert len(mean) == len(std) == channels, f"{channels} channels need as many means and deviations"
         self.size, self.num_classes, self.channels = size, num_classes, channels
         self.dropout, self.drop_path = dropout, drop_path
-        self.gradient_checkpointing = (
-            False  # True: keep one map per block, compute the rest again in backward
-        )
+        # True: keep one map per block, and compute the rest again in backward
+        self.gradient_checkpointing = False
         self.set_normalisation(mean, std)
         self.segformer = MiT(size, channels, drop_path)
         self.decode_head = Head(size, num_classes, dropout)

@@ -63,11 +63,11 @@ def save_model(
 ) -> None:
     """Write `network` into an existing folder; the caller makes the folder appear whole (`storage.replace_folder`).
 
-    preprocessing: "resize", "resize_hw" and "dtype" of the data section and the data set; the rest is kept as
-    it is. terrazzo: what else terrazzo.json should tell, such as recipe, metrics, data, licences; its
-    "format_version", "network", "classes" and "preprocessing" are written here. A SegFormer then opens in
-    transformers; any other network is saved with its qualified name and is read by `read_model(folder,
-    network=...)`.
+    preprocessing: "resize", "resize_hw" and "dtype" of the data section and the data set; the rest is kept as it is.
+    terrazzo: what else terrazzo.json should tell, such as recipe, metrics, data and "licenses" ({"weights": …});
+    its "format_version", "network", "classes" and "preprocessing" are written here.
+    A SegFormer then opens in transformers. Any other network is saved with its qualified name, and is read by
+    `read_model(folder, network=...)`.
     """
     folder = Path(folder)
     # clones, because safetensors refuses tensors that share their storage
@@ -103,17 +103,14 @@ def read_model(source: str | PathLike[str], *, network: nn.Module | None = None)
     that do not fit.
     """
     found = _read(source)
-    if network is not None:
-        load_tensors(network, found.tensors, where=found.where)
-        classes = found.classes()
-        _, _, preprocessing = huggingface.preprocessing_of(found.processor or {}, 3)
-        said: tuple[str, ...] = ()
+    said: tuple[str, ...] = ()
+    if network is None:
+        network, said = _build(found)
     else:
-        network, preprocessing, said = _build(found)
-        classes = found.classes()
-    network.eval()
+        load_tensors(network, found.tensors, where=found.where)
+    _, _, preprocessing = huggingface.preprocessing_of(found.processor or {}, 3)
     preprocessing |= found.ours.get("preprocessing", {})
-    return LoadedModel(network, classes, preprocessing, found.ours, said)
+    return LoadedModel(network.eval(), found.classes(), preprocessing, found.ours, said)
 
 
 @dataclass(frozen=True)
@@ -167,7 +164,7 @@ def _under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {huggingface.stored_name(name): tensor for name, tensor in tensors.items()}
 
 
-def _build(found: _Found) -> tuple[nn.Module, dict[str, Any], tuple[str, ...]]:
+def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
     """Build the SegFormer that config.json describes, with its weights; also what a user should hear."""
     where, config = found.where, found.config
     if config is None:
@@ -183,7 +180,7 @@ def _build(found: _Found) -> tuple[nn.Module, dict[str, Any], tuple[str, ...]]:
         )
     classes = found.classes()
     channels = int(config.get("num_channels", 3))
-    mean, std, preprocessing = huggingface.preprocessing_of(found.processor or {}, channels)
+    mean, std, _ = huggingface.preprocessing_of(found.processor or {}, channels)
     if not len(mean) == len(std) == channels:
         raise WeightsError(
             f"{PROCESSOR} of {where} does not fit its network.",
@@ -209,7 +206,7 @@ def _build(found: _Found) -> tuple[nn.Module, dict[str, Any], tuple[str, ...]]:
         said.append(f"{where} has no {PROCESSOR}: ImageNet's mean and deviation, images at their own size")
     if not huggingface.has_real_names(classes):
         said.append(f"{where} does not name its classes: they are LABEL_0 to LABEL_{len(classes) - 1}")
-    return network, preprocessing, tuple(said)
+    return network, tuple(said)
 
 
 def _no_builder(found: _Found) -> WeightsError:
@@ -266,19 +263,15 @@ def _does_not_fit(
 
 def _size_name(tensors: Mapping[str, Tensor]) -> str | None:
     """Return which of SIZES the tensors of a SegFormer are of, if any."""
-    blocks = {
-        tuple(map(int, at.groups()))
-        for at in map(re.compile(r".*\.block\.(\d)\.(\d+)\.").match, tensors)
-        if at
-    }
+    found = [re.search(r"\.block\.(\d)\.(\d+)\.", name) for name in tensors]
+    blocks = {(int(match[1]), int(match[2])) for match in found if match}
+    widths = [
+        tensors.get(f"segformer.encoder.layer_norm.{stage}.weight", torch.empty(0)).numel()
+        for stage in range(4)
+    ]
     for name, size in SIZES.items():
         depths = {(stage, block) for stage, depth in enumerate(size.depths) for block in range(depth)}
-        norms = [
-            tensors.get(f"segformer.encoder.layer_norm.{stage}.weight") for stage in range(len(size.depths))
-        ]
-        if blocks == depths and size.hidden_sizes == tuple(
-            0 if norm is None else norm.numel() for norm in norms
-        ):
+        if blocks == depths and list(size.hidden_sizes) == widths:
             return name
     return None
 
