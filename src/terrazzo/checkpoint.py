@@ -29,7 +29,7 @@ def write_training_state(
 
     Call while `network` holds its own weights, not the average.
     """
-    names = {parameter: name for name, parameter in network.named_parameters()}
+    names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
     tensors = {
         f"{names[parameter]}/{key}": torch.as_tensor(value).detach().contiguous().clone()
         for parameter, state in optimizer.state.items()

@@ -92,7 +92,6 @@ class Keeper:
         memory = peak_memory(self.processes.device)
         line = reading.line(done, self.job.steps, lr=lr, grad_norm=grad_norm, memory=memory)
         progress.say(line)
-        progress.update(done, line.partition("  ")[2])
         values = {**reading.losses, "lr": lr, "grad_norm": grad_norm, "seconds_per_step": reading.seconds,
                   "data_share": reading.waited, "memory_bytes": memory}  # fmt: skip
         self.job.run.log("train", done, values)

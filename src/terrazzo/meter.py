@@ -45,6 +45,8 @@ class Meter:
         self._unchecked: list[tuple[int, dict[str, Tensor]]] = []
         self._waited = 0.0
         self._since = time.perf_counter()
+        self._loss: float | None = None
+        self._seconds = 0.0
 
     def add(self, step: int, losses: Mapping[str, Tensor], *, waited: float) -> None:
         """Note the losses of a whole step (this process's part of each sum) and the seconds it waited for data."""
@@ -77,6 +79,13 @@ class Meter:
         yield
         self._since += time.perf_counter() - began
 
+    def brief(self, left: int) -> str:
+        """Return where training stands, for a live line: nothing is read from the device for it."""
+        steps = len(self._losses)
+        seconds = (time.perf_counter() - self._since) / steps if steps else self._seconds
+        loss = "" if self._loss is None else f"loss {self._loss:.4f}  "
+        return f"{loss}{seconds:.2f} s/step  eta {duration(seconds * left)}"
+
     def read(self, processes: Processes) -> Reading:
         """Return the means since the last reading and begin anew."""
         assert self._losses, "read() follows at least one step"
@@ -90,5 +99,6 @@ class Meter:
         reading = Reading(
             {"loss": sum(values.values()), **values}, seconds, self._waited / max(seconds * steps, 1e-9)
         )
+        self._loss, self._seconds = reading.losses["loss"], seconds
         self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
         return reading

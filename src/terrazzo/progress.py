@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO, TypeVar
 
 T = TypeVar("T")
+REDRAW = 0.2  # seconds between two drawings of the live line
 PLAIN_EVERY = 10.0  # seconds between two plain lines of `track`, so that a log file stays readable
 
 
@@ -31,9 +32,14 @@ class Progress:
         self.is_live = not quiet and _is_terminal(self.stream)
         self._cell = None if quiet or self.is_live else _notebook_cell()
         self._shown = ""
+        self._drawn = 0.0
 
     def update(self, done: int, text: str) -> None:
-        """Redraw the live line; does nothing where there is no terminal or notebook."""
+        """Redraw the live line, a few times a second at most; nothing where there is no terminal or notebook."""
+        now = time.monotonic()
+        if now - self._drawn < REDRAW and done < self.total:
+            return
+        self._drawn = now
         bar = f"{self.what} {_bar(done, self.total)} {done}/{self.total}  {text}"
         if self.is_live:
             self._write(f"\r\x1b[2K{_fit(bar)}")

@@ -144,6 +144,7 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
             if average is not None:
                 average.update(network)
 
+            progress.update(done, meter.brief(job.steps - done))
             if says:  # once in a while: say where we are
                 keeper.log(meter.read(processes), done, lr=lr, grad_norm=float(grad_norm), progress=progress)
             if looks:  # once in a while: look honestly, then keep
