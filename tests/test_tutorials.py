@@ -1,0 +1,222 @@
+"""Tutorials and how-to pages do what they say: their commands and Python blocks are run, page by page, in order.
+
+Every page gets a folder of its own with what it takes for granted: photographs, masks, a data set, a trained run, all
+small scenes. Commands run in this process. Trainings are first read as the page has them, recipe and overrides and
+all, and then run with `SHORT` in their place; nothing is fetched from the Hub: its names lead to stand-ins here.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import terrazzo as tz
+from terrazzo import recipe as recipes
+from terrazzo import training
+from terrazzo.cli import main
+from terrazzo.data.scenes import SCENE_CLASSES, scenes, write_scenes
+from terrazzo.data.table import open_saved
+
+PROJECT = Path(__file__).parent.parent
+PAGES = [
+    PROJECT / "README.md",
+    *sorted((PROJECT / "docs" / "tutorial").glob("*.md")),
+    *sorted((PROJECT / "docs" / "how-to").glob("*.md")),
+]
+SIZE_HW = (48, 64)
+SHORT = {
+    "train.steps": "2",
+    "train.batch_size": "2",
+    "train.micro_batch": "0",
+    "train.log_every": "1",
+    "train.pictures": "1",
+    "optim.warmup_steps": "0",
+    "data.resize": "original",
+    "data.crop_hw": "48x64",
+    "data.workers": "0",
+    "eval.every": "2",
+    "eval.window_hw": "48x48",
+    "eval.stride_hw": "32x32",
+    "model.pretrained": "null",
+    "train.loggers": "tensorboard",
+}
+SHORT = {key: value for key, value in SHORT.items() if key in {leaf.name for leaf in recipes.fields()}}
+NOT_HERE = (
+    "torchrun",
+    "accelerate",
+    "pip",
+    "OMP_NUM_THREADS=",
+)  # other processes, other installations: for reading
+SIDEWALK = """
+unlabeled flat-road flat-sidewalk flat-crosswalk flat-cyclinglane flat-parkingdriveway flat-railtrack flat-curb
+human-person human-rider vehicle-car vehicle-truck vehicle-bus vehicle-tramtrain vehicle-motorcycle
+vehicle-bicycle vehicle-caravan vehicle-cartrailer construction-building construction-door construction-wall
+construction-fenceguardrail construction-bridge construction-tunnel construction-stairs object-pole
+object-trafficsign object-trafficlight nature-vegetation nature-terrain sky void-ground void-dynamic void-static
+void-unclear
+"""  # the names of segments/sidewalk-semantic, by raw id
+Train = training.train
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int
+    is_run: bool
+
+
+def blocks(page: str) -> Iterator[Block]:
+    """Yield the blocks of a page; one below `<!-- not run: reason -->` is for reading only."""
+    for match in re.finditer(
+        r"(<!-- not run: [^>]+ -->\n)?^```(\w*)\n(.*?)^```", page, re.DOTALL | re.MULTILINE
+    ):
+        line = page.count("\n", 0, match.start(3)) + 1
+        is_script = match[3].startswith("#!")  # a file for another machine, such as Slurm's
+        yield Block(match[2], match[3], line, match[1] is None and not is_script)
+
+
+def short_train(recipe: Any = None, *, overrides: Sequence[str] = (), **words: Any) -> Any:
+    """`train` as the page asks for it, in two small steps."""
+    if words.get("resume") is not None:
+        return Train(recipe, overrides=overrides, **{**words, "device": "cpu"})
+    chosen = recipes.load(recipe, overrides)  # as it stands on the page
+    return Train(
+        chosen, overrides=[f"{key}={value}" for key, value in SHORT.items()], **{**words, "device": "cpu"}
+    )
+
+
+@pytest.fixture(scope="module")
+def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What pages take for granted, made once: every page gets links to it."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("pantry")
+    data = write_scenes(folder / "my-data", train=6, val=2, size_hw=SIZE_HW)
+    Train("segformer-b0-scratch", data=data, out=folder / "runs" / "mine", quiet=True, device="cpu",
+          overrides=[f"{key}={value}" for key, value in SHORT.items()])  # fmt: skip
+    for number, sample in enumerate(scenes(6, size_hw=SIZE_HW, first=100), start=1):
+        assert sample.mask is not None
+        for name in ("photos", "labels", "new-photos", "large"):
+            (folder / name).mkdir(exist_ok=True)
+        Image.fromarray(sample.mask).save(folder / "labels" / f"{number:04d}.png")
+        for name in ("photos", "new-photos"):
+            Image.fromarray(sample.image).save(folder / name / f"{number:04d}.jpg", quality=95)
+    (folder / "photos" / "street.jpg").symlink_to("0001.jpg")
+    Image.fromarray(scenes(1, size_hw=(100, 150))[0].image).save(folder / "large" / "aerial.png")
+    shutil.copytree(folder / "labels", folder / "hub-labels")
+    rows = {
+        "pixel_values": [str(path) for path in sorted((folder / "photos").glob("0*.jpg"))],
+        "label": [str(path) for path in sorted((folder / "labels").glob("*.png"))],
+    }
+    table = datasets.Dataset.from_dict(rows)
+    table = table.cast_column("pixel_values", datasets.Image()).cast_column("label", datasets.Image(mode="L"))
+    table.save_to_disk(str(folder / "hub"))
+    (folder / "hub" / "id2label.json").write_text(json.dumps(dict(enumerate(SIDEWALK.split()))))
+    return folder
+
+
+@pytest.fixture
+def desk(pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder a page is run in, with its hidden setup."""
+    shutil.copytree(pantry, tmp_path, copy_function=link_or_copy, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("terrazzo.training.train", short_train)
+    monkeypatch.setattr(tz, "train", short_train, raising=False)
+    monkeypatch.setattr("terrazzo.preparation.OVERFIT_STEPS", 11)  # its warm-up has 10
+    monkeypatch.setattr("terrazzo.keeping.OVERFIT_MIOU", 0.0)
+    monkeypatch.setattr(
+        "terrazzo.data.open._open_by_name", lambda source, **words: open_saved(pantry / "hub", **words)
+    )
+    return tmp_path
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Pages may rewrite a description in place; pictures and weights are only read."""
+    copy = shutil.copy2 if source.endswith((".json", ".jsonl", ".txt")) else os.link
+    copy(source, target)
+
+
+def prepare(page: str, desk: Path) -> None:
+    """Take away what the page makes itself, and add what it alone needs."""
+    if page in ("README.md", "your-own-images.md"):
+        shutil.rmtree(desk / "runs")
+    if page == "your-own-images.md":
+        shutil.rmtree(desk / "my-data")
+        (desk / "photos" / "street.jpg").unlink()
+    if page == "data-set-forms.md":
+        (desk / "photos" / "street.jpg").unlink()
+        write_camvid(desk / "camvid-download")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_does_what_it_says(page: Path, desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(page.name, desk)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks(page.read_text(encoding="utf-8")):
+        if block.is_run and block.language == "sh":
+            for line in block.text.replace("\\\n", " ").splitlines():
+                run_line(line.strip(), capsys)
+        elif block.is_run and block.language == "python":
+            file = re.match(r"# (\w+\.py)\n", block.text)
+            if file:
+                (desk / file[1]).write_text(block.text)
+            else:
+                code = "\n" * (block.line - 1) + block.text  # errors show the page's own lines
+                exec(compile(code, str(page), "exec"), names)
+
+
+def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if not line or line.startswith(("#", *NOT_HERE)):
+        return
+    if line.startswith("scripts/"):
+        assert os.access(PROJECT / line.split()[0], os.X_OK), line
+        return
+    if not line.startswith("terrazzo "):
+        subprocess.run(["bash", "-e", "-c", line], check=True, stdout=subprocess.DEVNULL)
+        return
+    words = shlex.split(line, comments=True)[1:]
+    if ">" in words:
+        *words, _, file = words
+        with open(file, "w") as stream, contextlib.redirect_stdout(stream):
+            code = main(words)
+    else:
+        code = main(words)
+    assert code == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+def write_camvid(root: Path) -> None:
+    """A made-up CamVid of the SegNet version: one frame a split."""
+    for split in ("train", "val", "test"):
+        for folder in (root / split, root / f"{split}annot"):
+            folder.mkdir(parents=True)
+        picture, mask = np.zeros((360, 480, 3), np.uint8), np.zeros((360, 480), np.uint8)
+        Image.fromarray(picture).save(root / split / "0001TP_006690.png")
+        Image.fromarray(mask).save(root / f"{split}annot" / "0001TP_006690.png")
+
+
+def test_the_words_for_ids_in_the_first_tutorial_are_those_of_the_scenes() -> None:
+    page = (PROJECT / "docs" / "tutorial" / "your-own-images.md").read_text(encoding="utf-8")
+    assert "\\n".join(SCENE_CLASSES.names) in page
+
+
+def test_blocks_of_a_page_are_found_with_their_lines() -> None:
+    page = "a\n```sh\nls\n```\n\n<!-- not run: it costs money -->\n```python\nx = 1\n```\n```\nplain\n```\n"
+    assert list(blocks(page)) == [
+        Block("sh", "ls\n", 3, True),
+        Block("python", "x = 1\n", 8, False),
+        Block("", "plain\n", 11, True),
+    ]
