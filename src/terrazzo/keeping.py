@@ -213,6 +213,7 @@ class Keeper:
             "data": {name: job.run.data[name] for name in ("name", "source", "fingerprint", "license")},
             "metrics": self.report.scalars() if self.report is not None else None,
             "own": job.run.data.get("own", {}),
+            "licenses": job.run.data.get("licenses", {}),
         }
 
     def _level(self) -> None:

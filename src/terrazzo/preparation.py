@@ -216,17 +216,21 @@ def _job(
     built = network if network is not None else build(
         chosen.model, num_classes=len(dataset.classes), channels=dataset.channels,
         mean=dataset.mean, std=dataset.std)  # fmt: skip
+    starts: list[str] = []
     if resumed is None and network is None:
-        starts = [start for start in (chosen.model.pretrained, chosen.model.init) if start is not None]
-        said += [
-            weights.load_pretrained(built, _model_folder(start), classes=dataset.classes) for start in starts
-        ]
+        named = (chosen.model.pretrained, chosen.model.init)
+        starts = [_model_folder(start) for start in named if start is not None]
+        said += [weights.load_pretrained(built, start, classes=dataset.classes) for start in starts]
     if chosen.train.gradient_checkpointing:
         _turn_on_checkpointing(built)
     pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
     own = {"network": network, "loss": loss, **(metrics or {})}
     record = _data_record(dataset, source, overfit, pixels) | {
-        "own": {name: qualified_name(part) for name, part in own.items() if part is not None}
+        "own": {name: qualified_name(part) for name, part in own.items() if part is not None},
+        "licenses": {  # what the trained weights inherit
+            "weights": next(filter(None, map(weights.license_of, starts)), None),
+            "data": dataset.license,
+        },
     }
     run = resumed or Run(Path(out) if out is not None else Path("runs"), chosen, record)
     run.recipe = chosen

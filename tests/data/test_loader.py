@@ -451,7 +451,8 @@ def test_a_work_that_times_out_itself_is_an_error_not_a_stall() -> None:
 
 
 HANGS = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
 from terrazzo.data.crew import Crew
 crew, begun = Crew(2), threading.Event()
 tasks = [crew.submit("sample", lambda: begun.set() or threading.Event().wait()) for _ in range(4)]

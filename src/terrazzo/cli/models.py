@@ -244,7 +244,7 @@ COMMANDS = (
         "evaluate",
         "MODEL --data DATA [--split val]",
         "Score a model on a split: IoU, accuracy and Dice per class, at the masks' original size.",
-        "A class that neither the masks nor the predictions hold is n/a and in no mean.",
+        "A class that the masks do not hold is n/a and in no mean.",
         _evaluate_arguments,
         _evaluate,
     ),
