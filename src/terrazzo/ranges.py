@@ -42,12 +42,18 @@ def below(high: float) -> Range:
     return Range(lambda number: 0 <= number < high, f"at least 0 and below {high}")
 
 
+def one_of(*numbers: int) -> Range:
+    """These numbers alone."""
+    return Range(lambda number: number in numbers, f"one of {', '.join(map(str, numbers))}")
+
+
 def share_above_0() -> Range:
     """Numbers up to 1, without 0."""
     return Range(lambda number: 0 < number <= 1, "above 0 and at most 1")
 
 
 RANGES: Mapping[str, Range] = {
+    "model.output_stride": one_of(0, 8, 16, 32),
     "model.dropout": below(1),
     "model.drop_path": below(1),
     "data.resize_hw": at_least(32),  # the networks' deepest maps are 1/32 of what they see

@@ -33,7 +33,8 @@ def test_builds_without_memory_and_knows_its_parts(name: str):
     assert head | backbone == names
     assert not head & backbone
     assert sum(map(len, layers)) == len(backbone), "a parameter stands in two layers"
-    assert {id(p) for p in network.head.parameters()} == {id(network.get_parameter(n)) for n in head}
+    heads = [network.head, *([network.auxiliary] if getattr(network, "auxiliary", None) is not None else [])]
+    assert {id(p) for one in heads for p in one.parameters()} == {id(network.get_parameter(n)) for n in head}
     assert {id(p) for p in network.backbone.parameters()} == {id(network.get_parameter(n)) for n in backbone}
     assert network.gradient_checkpointing is False
     assert not {"mean", "std"} & network.state_dict().keys()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from terrazzo.nn import MODELS, ModelConfig, build
+from terrazzo.nn import ModelConfig, build
 from terrazzo.nn.segformer import SIZES, Block, Head, SegFormer, Size
 
 TINY = Size((1, 2, 1, 1), (8, 16, 24, 32), 24, num_heads=(1, 2, 3, 4))
@@ -225,7 +225,7 @@ PUBLISHED = {"b0": 3.8, "b1": 13.7, "b2": 27.5, "b3": 47.3, "b4": 64.1, "b5": 84
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
 def test_sizes_are_those_of_the_paper(name: str):
     with torch.device("meta"):
-        network = MODELS[f"segformer-{name}"](150)
+        network = build(ModelConfig(f"segformer-{name}"), num_classes=150)
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     assert millions == pytest.approx(PUBLISHED[name], abs=0.1)
     assert SIZES[name].hidden_sizes == network.size.hidden_sizes

@@ -73,10 +73,10 @@ def _num_parameters(name: str) -> int:
     """Count a network's parameters without allocating them."""
     import torch
 
-    from terrazzo.nn import MODELS
+    from terrazzo.nn import ModelConfig, build
 
     with torch.device("meta"):
-        network = MODELS[name](19)  # the classes of Cityscapes
+        network = build(ModelConfig(name), num_classes=19)  # the classes of Cityscapes
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -7,17 +7,19 @@ holds every entry to:
     network(image_BCHW) -> Output      image float32 in [0, 1]; normalised inside with `mean` and `std`
     network.num_classes, .channels     ints
     network.mean, .std                 (1, C, 1, 1) buffers, not in the state dict
-    network.backbone, .head            the two halves, as modules
+    network.backbone, .head            the two halves, as modules; `.auxiliary`, where there is one, trains with them
     network.gradient_checkpointing     bool, False at birth; True trades time for memory
     network.head_parameter_names()     a set: what starts from scratch when a pretrained backbone is loaded
     network.stage_parameter_names()    the backbone's, a list of sets: layers, nearest the image first
+    network.align_corners              bool, where logits are to be resized so that corners meet; absent means False
+    network.spec                       where `segmenter.assemble` builds the network: the dict it is built from
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from terrazzo.errors import unknown_name
+from terrazzo.errors import RecipeError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +34,12 @@ class ModelConfig:
 
     name: str = "segformer-b0"
     """A name in `terrazzo.nn.MODELS`; `terrazzo models` lists them with their licences."""
+    backbone: str | None = None
+    """What encodes the image, such as resnet101_v1c or timm/convnext_tiny; null: the architecture's usual one."""
+    output_stride: int = 0
+    """How many times smaller than the image the backbone's last map is: 8, 16 or 32; 0: the architecture's usual."""
+    align_corners: bool = False
+    """Corners meet where maps are resized, in the network, the loss and prediction; else pixels' edges do."""
     pretrained: str | None = None
     """Weights to start from: a Hub id such as "nvidia/mit-b0" or a folder; None: random weights."""
     init: str | None = None
@@ -41,7 +49,11 @@ class ModelConfig:
     dropout: float = 0.1
     """Share of the head's channels dropped before the classifier while training."""
     drop_path: float = 0.1
-    """Stochastic depth at the last block while training; grows linearly from 0 at the first."""
+    """Stochastic depth at the last block while training, from 0 at the first; ResNets have none."""
+
+
+Builder = Callable[..., "nn.Module"]
+"""builder(config, *, num_classes, channels, mean, std) -> a network with random weights."""
 
 
 def build(
@@ -56,39 +68,36 @@ def build(
 
     Reading weights is the next step, with a report of its own: `terrazzo.nn.weights.load_pretrained`. mean
     and std are per channel, for images in [0, 1]. Under `with torch.device("meta")` nothing is allocated.
-    Raises UnknownNameError with the nearest names.
+    Raises UnknownNameError with the nearest names, RecipeError for a field that the architecture does not have.
     """
     if config.name not in MODELS:
         raise unknown_name("model", config.name, MODELS, command="terrazzo models")
-    drop_path = config.drop_path if config.freeze == "none" else 0.0  # noise in frozen layers teaches nothing
-    network = MODELS[config.name](
-        num_classes, channels=channels, mean=mean, std=std, dropout=config.dropout, drop_path=drop_path
-    )
+    network = MODELS[config.name](config, num_classes=num_classes, channels=channels, mean=mean, std=std)
     if config.freeze == "backbone":
         network.backbone.requires_grad_(False)
     return network
 
 
-def _segformer(size: str) -> Callable[..., "nn.Module"]:
+def drop_path_of(config: ModelConfig) -> float:
+    """Return config.drop_path, 0 where the backbone is frozen: noise in layers that do not learn teaches nothing."""
+    return config.drop_path if config.freeze == "none" else 0.0
+
+
+def _segformer(size: str) -> Builder:
     def builder(
-        num_classes: int,
-        *,
-        channels: int = 3,
-        mean: Sequence[float] = IMAGENET_MEAN,
-        std: Sequence[float] = IMAGENET_STD,
-        dropout: float = 0.1,
-        drop_path: float = 0.1,
+        config: ModelConfig, *, num_classes: int, channels: int, mean: Sequence[float], std: Sequence[float]
     ) -> "nn.Module":
         from terrazzo.nn.segformer import SIZES, SegFormer
 
+        _refuse(config, "backbone", "output_stride", "align_corners")
         return SegFormer(
             SIZES[size],
             num_classes,
             channels=channels,
             mean=mean,
             std=std,
-            dropout=dropout,
-            drop_path=drop_path,
+            dropout=config.dropout,
+            drop_path=drop_path_of(config),
         )
 
     builder.__doc__ = (
@@ -97,14 +106,45 @@ def _segformer(size: str) -> Callable[..., "nn.Module"]:
     return builder
 
 
+def _segmenter(architecture: str) -> Builder:
+    def builder(
+        config: ModelConfig, *, num_classes: int, channels: int, mean: Sequence[float], std: Sequence[float]
+    ) -> "nn.Module":
+        from terrazzo.nn.segmenter import assemble
+        from terrazzo.nn.specs import SPECS
+
+        return assemble(
+            SPECS[architecture](config), num_classes=num_classes, channels=channels, mean=mean, std=std
+        )
+
+    builder.__doc__ = f"Build {architecture} as `terrazzo.nn.specs` describes it, with random weights."
+    return builder
+
+
+def _refuse(config: ModelConfig, *fields: str) -> None:
+    """Raise RecipeError where one of `fields`, which the architecture does not have, was given."""
+    given = [field for field in fields if getattr(config, field) != getattr(ModelConfig, field)]
+    if given:
+        raise RecipeError(
+            f"{config.name} has no {' and no '.join(given)} to choose.",
+            found=", ".join(f"model.{field}={getattr(config, field)}" for field in given),
+            expected=f"another model.name, or no model.{', no model.'.join(given)}",
+            command="terrazzo models",
+        )
+
+
 # The code of every network here is ours, Apache-2.0. The published MiT and SegFormer weights are NVIDIA's,
 # for non-commercial research and evaluation only; what is fine-tuned from them inherits that, what starts
 # from random weights does not.
-MODELS: Mapping[str, Callable[..., "nn.Module"]] = {
+MODELS: Mapping[str, Builder] = {
     "segformer-b0": _segformer("b0"),  # 3.7 M parameters
     "segformer-b1": _segformer("b1"),  # 13.7 M
     "segformer-b2": _segformer("b2"),  # 27.4 M
     "segformer-b3": _segformer("b3"),  # 47.2 M
     "segformer-b4": _segformer("b4"),  # 64.0 M
     "segformer-b5": _segformer("b5"),  # 84.6 M
+    "fcn": _segmenter("fcn"),  # these four on ResNet-50, auxiliary head included
+    "pspnet": _segmenter("pspnet"),
+    "deeplabv3": _segmenter("deeplabv3"),
+    "deeplabv3plus": _segmenter("deeplabv3plus"),
 }

@@ -21,10 +21,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from terrazzo.classes import Classes
-from terrazzo.errors import WeightsError
+from terrazzo.errors import UsageError, WeightsError
 from terrazzo.nn import huggingface
 from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, listed, model_folder, read_tensors
 from terrazzo.nn.segformer import CLASSIFIER, SIZES, STEM, SegFormer
+from terrazzo.nn.segmenter import Segmenter, assemble
 from terrazzo.storage import read_json, write_json
 
 __all__ = ["LoadedModel", "inflate", "license_of", "load_pretrained", "load_tensors", "model_folder", "read_model",
@@ -66,8 +67,8 @@ def save_model(
     preprocessing: "resize", "resize_hw" and "dtype" of the data section and the data set; the rest is kept as it is.
     terrazzo: what else terrazzo.json should tell, such as recipe, metrics, data and "licenses" ({"weights": …});
     its "format_version", "network", "classes" and "preprocessing" are written here.
-    A SegFormer then opens in transformers. Any other network is saved with its qualified name, and is read by
-    `read_model(folder, network=...)`.
+    A SegFormer then opens in transformers. A Segmenter is saved with its spec and is built from it again. Any other
+    network is saved with its qualified name, and is read by `read_model(folder, network=...)`.
     """
     folder = Path(folder)
     # clones, because safetensors refuses tensors that share their storage
@@ -76,11 +77,14 @@ def save_model(
     }
     save_file(tensors, folder / SAFE, metadata={"format": "pt"})
     about = {"class": f"{type(network).__module__}.{type(network).__qualname__}", "num_classes": len(classes)}
-    if isinstance(network, SegFormer):
+    if isinstance(network, SegFormer | Segmenter):
         assert network.num_classes == len(classes), f"{len(classes)} names for {network.num_classes} classes"
         mean = huggingface.plain_numbers(network.mean.flatten().tolist())
         std = huggingface.plain_numbers(network.std.flatten().tolist())
         about |= {"channels": network.channels, "mean": mean, "std": std}
+    if isinstance(network, Segmenter):
+        about["spec"] = network.spec
+    if isinstance(network, SegFormer):
         write_json(folder / CONFIG, huggingface.model_config(network, classes))
         write_json(folder / PROCESSOR, huggingface.processor_config(mean, std, preprocessing))
     ours = {
@@ -157,7 +161,10 @@ def _read(source: str | PathLike[str]) -> _Found:
             expected=f"{FORMAT_VERSION} or less",
             command="pip install --upgrade terrazzo",
         )
-    return _Found(where, _under_our_names(read_tensors(folder)), config, processor, ours)
+    tensors = read_tensors(folder)
+    if "spec" not in ours.get("network", {}):  # which is saved under the names it has
+        tensors = _under_our_names(tensors)
+    return _Found(where, tensors, config, processor, ours)
 
 
 def _under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -165,8 +172,10 @@ def _under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
-    """Build the SegFormer that config.json describes, with its weights; also what a user should hear."""
+    """Build the network that terrazzo.json or config.json describes, with its weights; also what a user should hear."""
     where, config = found.where, found.config
+    if "spec" in found.ours.get("network", {}):
+        return _build_segmenter(found), ()
     if config is None:
         raise _no_builder(found)
     size = huggingface.size_of(config, where=where)
@@ -209,6 +218,39 @@ def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
     return network, tuple(said)
 
 
+def _build_segmenter(found: _Found) -> nn.Module:
+    """Build the network that terrazzo.json describes, with its weights."""
+    about = found.ours["network"]
+    classes = found.classes()
+
+    def built() -> Segmenter:
+        return assemble(
+            about["spec"],
+            num_classes=len(classes),
+            channels=about["channels"],
+            mean=about["mean"],
+            std=about["std"],
+        )
+
+    try:
+        with torch.device("meta"):  # random weights would be made for nothing
+            network = built()
+    except (UsageError, AssertionError, LookupError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{OURS} of {found.where} describes a network that terrazzo does not build.",
+            found=str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}",
+            hint="It was edited, or a newer terrazzo wrote it.",
+        ) from error
+    problems = _misfits(network, found.tensors)
+    if problems:
+        raise _does_not_fit(network, found.tensors, problems, where=found.where)
+    others = {name for name, _ in network.named_buffers()} - network.state_dict().keys() - {"mean", "std"}
+    network = built() if others else network.to_empty(device="cpu")  # values that no file holds are made anew
+    network.set_normalisation(about["mean"], about["std"])
+    load_tensors(network, found.tensors, where=found.where)
+    return network
+
+
 def _no_builder(found: _Found) -> WeightsError:
     if "network" not in found.ours:
         return WeightsError(
@@ -229,13 +271,18 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, where: st
 
     Tensors of half precision become the network's own dtype.
     """
-    wanted = network.state_dict()
-    problems = _problems(wanted, tensors, due=wanted)
-    problems += [f"{name}: not part of this network" for name in tensors if name not in wanted]
+    problems = _misfits(network, tensors)
     if problems:
         raise _does_not_fit(network, tensors, problems, where=where)
+    wanted = network.state_dict()
     counters = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(COUNTER)}
     network.load_state_dict({**counters, **tensors})
+
+
+def _misfits(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    wanted = network.state_dict()
+    problems = _problems(wanted, tensors, due=wanted)
+    return problems + [f"{name}: not part of this network" for name in tensors if name not in wanted]
 
 
 def _problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, due: Iterable[str]) -> list[str]:
