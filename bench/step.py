@@ -29,9 +29,9 @@ import terrazzo
 from terrazzo.classes import Classes
 from terrazzo.devices import autocast
 from terrazzo.nn import ModelConfig, build
-from terrazzo.nn.huggingface import model_config, stored_name
 from terrazzo.nn.losses import LossConfig, SegmentationLoss
 from terrazzo.nn.segformer import SegFormer
+from terrazzo.nn.segformer_files import model_config, stored_name
 from terrazzo.optim import OptimConfig, build_optimizer
 
 TARGETS = {("cpu", "f32"): 1.8}

@@ -23,8 +23,8 @@ from terrazzo.errors import (
     WeightsError,
 )
 from terrazzo.nn import ModelConfig, build, weights
-from terrazzo.nn.huggingface import model_config, preprocessing_of, stored_name
 from terrazzo.nn.segformer import SegFormer, Size
+from terrazzo.nn.segformer_files import model_config, preprocessing_of, stored_name
 from terrazzo.nn.weights import inflate, load_pretrained, read_model, read_tensors, save_model
 
 TINY = Size((1, 1, 1, 1), (8, 16, 24, 32), 24, num_heads=(1, 2, 3, 4))

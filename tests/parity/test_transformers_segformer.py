@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from terrazzo.classes import Classes
 from terrazzo.nn import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, build
-from terrazzo.nn.huggingface import model_config, stored_name
 from terrazzo.nn.segformer import SegFormer
+from terrazzo.nn.segformer_files import model_config, stored_name
 from terrazzo.nn.weights import load_pretrained, read_model, save_model
 
 transformers = pytest.importorskip(

@@ -2,7 +2,7 @@
 
 A model is a folder: model.safetensors, terrazzo.json (classes, preprocessing, and what the caller adds), and
 for a SegFormer config.json and preprocessor_config.json, so that transformers opens it too. `files.py`
-opens files and asks the Hub; `huggingface.py` knows what those two configs mean.
+opens files and asks the Hub; `segformer_files.py` knows what those two configs mean.
 
 Licences: the MiT and SegFormer weights on the Hub are NVIDIA's, for non-commercial research and evaluation;
 `license_of` knows them, and what is fine-tuned from them inherits the terms.
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from terrazzo.classes import Classes
 from terrazzo.errors import UsageError, WeightsError
-from terrazzo.nn import huggingface
+from terrazzo.nn import segformer_files
 from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, listed, model_folder, read_tensors
 from terrazzo.nn.segformer import CLASSIFIER, SIZES, STEM, SegFormer
 from terrazzo.nn.segmenter import Segmenter, assemble
@@ -79,14 +79,14 @@ def save_model(
     about = {"class": f"{type(network).__module__}.{type(network).__qualname__}", "num_classes": len(classes)}
     if isinstance(network, SegFormer | Segmenter):
         assert network.num_classes == len(classes), f"{len(classes)} names for {network.num_classes} classes"
-        mean = huggingface.plain_numbers(network.mean.flatten().tolist())
-        std = huggingface.plain_numbers(network.std.flatten().tolist())
+        mean = segformer_files.plain_numbers(network.mean.flatten().tolist())
+        std = segformer_files.plain_numbers(network.std.flatten().tolist())
         about |= {"channels": network.channels, "mean": mean, "std": std}
     if isinstance(network, Segmenter):
         about["spec"] = network.spec
     if isinstance(network, SegFormer):
-        write_json(folder / CONFIG, huggingface.model_config(network, classes))
-        write_json(folder / PROCESSOR, huggingface.processor_config(mean, std, preprocessing))
+        write_json(folder / CONFIG, segformer_files.model_config(network, classes))
+        write_json(folder / PROCESSOR, segformer_files.processor_config(mean, std, preprocessing))
     ours = {
         "format_version": FORMAT_VERSION,
         "network": about,
@@ -112,7 +112,7 @@ def read_model(source: str | PathLike[str], *, network: nn.Module | None = None)
         network, said = _build(found)
     else:
         load_tensors(network, found.tensors, where=found.where)
-    _, _, preprocessing = huggingface.preprocessing_of(found.processor or {}, 3)
+    _, _, preprocessing = segformer_files.preprocessing_of(found.processor or {}, 3)
     preprocessing |= found.ours.get("preprocessing", {})
     return LoadedModel(network.eval(), found.classes(), preprocessing, found.ours, said)
 
@@ -141,7 +141,8 @@ class _Found:
                 found=f"no {OURS}, and no {CONFIG} beside a classifier",
                 hint="A model folder that terrazzo or transformers saved whole names them.",
             )
-        return huggingface.classes_of(self.config, self.tensors[CLASSIFIER[0]].shape[0], where=self.where)
+        num_classes = self.tensors[CLASSIFIER[0]].shape[0]
+        return segformer_files.classes_of(self.config, num_classes, where=self.where)
 
 
 def _read(source: str | PathLike[str]) -> _Found:
@@ -168,7 +169,7 @@ def _read(source: str | PathLike[str]) -> _Found:
 
 
 def _under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {huggingface.stored_name(name): tensor for name, tensor in tensors.items()}
+    return {segformer_files.stored_name(name): tensor for name, tensor in tensors.items()}
 
 
 def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
@@ -178,8 +179,8 @@ def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
         return _build_segmenter(found), ()
     if config is None:
         raise _no_builder(found)
-    size = huggingface.size_of(config, where=where)
-    if not set(config.get("architectures") or ()).isdisjoint(huggingface.ENCODER_ONLY):
+    size = segformer_files.size_of(config, where=where)
+    if not set(config.get("architectures") or ()).isdisjoint(segformer_files.ENCODER_ONLY):
         raise WeightsError(
             f"{where} holds an encoder alone: it gives features, and no classes.",
             found=f"architectures {', '.join(config['architectures'])} in {CONFIG}",
@@ -189,7 +190,7 @@ def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
         )
     classes = found.classes()
     channels = int(config.get("num_channels", 3))
-    mean, std, _ = huggingface.preprocessing_of(found.processor or {}, channels)
+    mean, std, _ = segformer_files.preprocessing_of(found.processor or {}, channels)
     if not len(mean) == len(std) == channels:
         raise WeightsError(
             f"{PROCESSOR} of {where} does not fit its network.",
@@ -213,7 +214,7 @@ def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
     said = []
     if found.processor is None:
         said.append(f"{where} has no {PROCESSOR}: ImageNet's mean and deviation, images at their own size")
-    if not huggingface.has_real_names(classes):
+    if not segformer_files.has_real_names(classes):
         said.append(f"{where} does not name its classes: they are LABEL_0 to LABEL_{len(classes) - 1}")
     return network, tuple(said)
 
@@ -370,7 +371,7 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
 
 def matching_rows(known: Classes | None, classes: Classes) -> dict[int, int]:
     """Return {class id: class id in `known`} for the classes of the same name; {} where `known` has no real names."""
-    if known is None or not huggingface.has_real_names(known):
+    if known is None or not segformer_files.has_real_names(known):
         return {}
     by_name = {name.strip().casefold(): row for row, name in reversed(list(enumerate(known.names)))}
     names = [name.strip().casefold() for name in classes.names]
@@ -390,7 +391,7 @@ def _reused(fresh: Tensor, trained: Tensor, rows: Mapping[int, int]) -> Tensor:
 def _head_report(rows: Mapping[int, int], known: Classes | None, classes: Classes) -> str:
     fresh = [name for class_id, name in enumerate(classes.names) if class_id not in rows]
     if not rows:
-        is_named = known is not None and huggingface.has_real_names(known)
+        is_named = known is not None and segformer_files.has_real_names(known)
         reason = "no class has the same name" if is_named else "the source does not name its classes"
         return f"all {len(classes)} rows of the classifier start from random weights, for {reason}"
     if not fresh:
@@ -403,7 +404,7 @@ def _normalisation_report(network: SegFormer, found: _Found) -> list[str]:
     """Say so when images will be normalised otherwise than the weights were trained."""
     if found.processor is None:
         return []
-    mean, std, _ = huggingface.preprocessing_of(
+    mean, std, _ = segformer_files.preprocessing_of(
         found.processor, int((found.config or {}).get("num_channels", 3))
     )
     here = [*network.mean.flatten().tolist(), *network.std.flatten().tolist()]
