@@ -43,10 +43,11 @@ def quality(result: dict[str, Any]) -> Iterator[Row]:
 
 def step(result: dict[str, Any]) -> Iterator[Row]:
     """A training step."""
-    batch, height, width = result["shape"]
-    what = f"Training step, SegFormer-{result['model'].upper()}, {batch} x {height}x{width}, {result['precision']}"
+    height, width = result["size_hw"]
+    size = f"{result['batch']} x {height}x{width}"
+    what = f"Training step, SegFormer-{result['model'].upper()}, {size}, {result['precision']}"
     beside = f"{result['transformers_ms']:,.1f} ms: transformers ({result['ratio']:.2f}x)"
-    is_gpu = "peak_memory_mib" in result
+    is_gpu = result["peak_memory_mib"] > [0, 0]  # not measured on a CPU
     on = result["device"] if is_gpu else _threads(result["threads"], result["device"])
     yield what, f"{result['terrazzo_ms']:,.1f} ms", beside, on
 
@@ -58,7 +59,14 @@ def metrics(result: dict[str, Any]) -> Iterator[Row]:
             continue
         times, nanoseconds = one["times_faster"], one["ns_per_pixel"]
         peers = [
-            name for name in ("torchmetrics", "evaluate mean_iou", "evaluate's formula") if name in times
+            name
+            for name in (
+                "torchmetrics",
+                "torchmetrics, no checks",
+                "evaluate mean_iou",
+                "evaluate's formula",
+            )
+            if name in times
         ]
         beside = "; ".join(f"{nanoseconds[name]:.1f} ns: {name} ({times[name]:.0f}x)" for name in peers)
         what = f"Counting a pixel of {one['classes']} classes"
@@ -68,6 +76,14 @@ def metrics(result: dict[str, Any]) -> Iterator[Row]:
             beside,
             _threads(result["threads"], result["processor"]),
         )
+
+
+def checkpoint(result: dict[str, Any]) -> Iterator[Row]:
+    """What saving costs."""
+    what = f"Saving a checkpoint of {result['recipe']}, every {result['interval']:,} steps"
+    ours = f"{100 * result['share']:.2f} % of the time"
+    on = _threads(result["threads"], result["device"])
+    yield what, ours, f"{result['save_ms']:.0f} ms beside steps of {result['step_ms']:.0f} ms", on
 
 
 def import_time(result: dict[str, Any]) -> Iterator[Row]:
@@ -81,6 +97,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "quality": quality,
     "step": step,
     "metrics": metrics,
+    "checkpoint": checkpoint,
     "import_time": import_time,
 }
 

@@ -5,9 +5,10 @@ minutes. The network is the paper's (Xie et al. 2021, arXiv 2105.15203); the rec
 higher, small batches, the head no faster than the rest (nothing is pretrained), small scaled crops, rare classes
 weighed up, no dropout (so short a training does not overfit).
 Command: terrazzo import camvid PATH --out data/camvid; terrazzo train segformer-b0-scratch --data data/camvid
-Hardware, hours: CamVid, two cores of an AMD EPYC (AVX-512, bf16), 2,318 steps: ten minutes (bench/quality.py).
-Expected mIoU: 52.6 on CamVid val after those ten minutes, one seed, 2026-11. The recipe's own 6,000 steps: not
-measured.
+Hardware, hours: CamVid, two cores of an AMD EPYC (AVX-512, bf16), 1,700 to 1,800 steps: eight minutes of the ten that
+bench/quality.py gives.
+Expected mIoU: 52.4 on CamVid val after those eight minutes, mean of two seeds (52.3, 52.5), 2026-11; 52.6 after 2,318
+steps. The recipe's own 6,000 steps: not measured.
 Weights: none, so what is trained belongs to whoever owns the data.
 """
 
