@@ -138,11 +138,27 @@ def test_epochs_take_the_place_of_steps_and_the_reverse() -> None:
         ("data.flip=1.5", "data.flip is 1.5.\n  expected: from 0 to 1"),
         ("model.dropout=1", "model.dropout is 1.0.\n  expected: at least 0 and below 1"),
         ("optim.lr=0", "optim.lr is 0.0.\n  expected: above 0"),
+        ("loss.lovas=1", "There is no recipe field 'loss.lovas'.\n  Did you mean loss.lovasz?"),
+        ("loss.dice=-1", "loss.dice is -1.0.\n  expected: at least 0"),
+        ("loss.tversky_beta=0", "loss.tversky_beta is 0.0.\n  expected: above 0"),
+        (
+            "loss.cross_entropy=0",
+            "Nothing is minimised: every term of the loss has weight 0.\n  expected: a weight above 0 for one of "
+            "loss.cross_entropy, loss.ohem, loss.focal, loss.boundary, loss.dice, loss.tversky, loss.lovasz",
+        ),
         ("data.scale=2,0.5", "data.scale is [2.0,0.5].\n  expected: the smallest factor, then the largest"),
     ],
 )
 def test_a_wrong_override_is_told_with_what_to_type(override: str, sentence: str) -> None:
     assert refused(lambda: MINE.with_overrides([override])) == sentence
+
+
+def test_ohem_that_keeps_nothing_is_refused() -> None:
+    wrong = ["loss.ohem=1", "loss.ohem_threshold=0", "loss.ohem_min_kept=0"]
+    said = refused(lambda: MINE.with_overrides(wrong))
+    assert said.startswith(
+        "OHEM would keep no pixel.\n  found: loss.ohem_threshold=0.0 and loss.ohem_min_kept=0"
+    )
 
 
 def test_the_example_of_a_wrong_type_can_be_typed() -> None:

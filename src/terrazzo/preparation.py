@@ -12,8 +12,7 @@ from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from terrazzo import checkpoint, environment
 from terrazzo.board import check_loggers
@@ -28,7 +27,7 @@ from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingErr
 from terrazzo.evaluation import Loss
 from terrazzo.nn import build, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
-from terrazzo.nn.outputs import Output
+from terrazzo.nn.own_loss import OwnLoss
 from terrazzo.optim import Schedule
 from terrazzo.processes import Processes, launch
 from terrazzo.recipe import Recipe, load
@@ -241,7 +240,7 @@ def _job(
         train_split=train_split,
         eval_split=eval_split,
         network=built,
-        loss=_loss(chosen, loss, pixels, dataset),
+        loss=_loss(chosen, loss, pixels, dataset, align_corners=bool(getattr(built, "align_corners", False))),
         metrics=metrics or {},
         steps=steps,
         is_own_network=network is not None,
@@ -351,47 +350,22 @@ def _class_pixels(recipe: Recipe, split: Split, dataset: Dataset) -> list[list[i
 
 
 def _loss(
-    recipe: Recipe, own: Callable[..., Any] | None, pixels: list[list[int]] | None, dataset: Dataset
+    recipe: Recipe,
+    own: Callable[..., Any] | None,
+    pixels: list[list[int]] | None,
+    dataset: Dataset,
+    *,
+    align_corners: bool,
 ) -> Loss:
     if own is not None:
-        return OwnLoss(own)
+        return OwnLoss(own, align_corners=align_corners)
 
     def counts() -> tuple[ArrayLike, ArrayLike]:
         assert pixels is not None, "counted whenever a formula asks for it"
         return pixels[0], pixels[1]
 
     weights_K = chosen_weights(recipe.loss, len(dataset.classes), counts)
-    return SegmentationLoss(recipe.loss, weights_K, dataset.classes.ignore)
-
-
-class OwnLoss:
-    """A user's loss(logits (B, K, H, W), mask (B, H, W)) in the form the loop wants.
-
-    What it returns is taken as a mean over the images it saw; micro-batches and processes are averaged by images.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-    def pixel_weight(self, mask: Tensor) -> float:
-        """Images, not pixels: a user's loss does its own averaging inside an image."""
-        return 1.0 if mask.ndim == 2 else float(mask.shape[0])
-
-    def __call__(self, output: Output, mask_BHW: Tensor, *, weight: float) -> dict[str, Tensor]:
-        logits = output.logits.float()
-        if logits.shape[-2:] != mask_BHW.shape[-2:]:
-            logits = F.interpolate(logits, mask_BHW.shape[-2:], mode="bilinear", align_corners=False)
-        value = self.function(logits, mask_BHW.long())
-        parts = dict(value) if isinstance(value, Mapping) else {"loss_own": value}
-        wrong = [n for n, part in parts.items() if not isinstance(part, Tensor) or part.numel() != 1]
-        if wrong:
-            raise UsageError(
-                "The loss returned something that is not a scalar.",
-                found=", ".join(f"{name}: {type(parts[name]).__name__}" for name in wrong),
-                expected="a scalar tensor, the mean over the batch, or a dict of them",
-            )
-        share = mask_BHW.shape[0] / weight if weight else 0.0
-        return {name: part.reshape(()) * share for name, part in parts.items()}
+    return SegmentationLoss(recipe.loss, weights_K, dataset.classes.ignore, align_corners=align_corners)
 
 
 def _make_folder(processes: Processes, job: Job, *, is_named: bool) -> None:

@@ -24,7 +24,7 @@ from terrazzo import recipes as catalogue
 from terrazzo.data.transforms import DataConfig
 from terrazzo.errors import MissingPathError, RecipeError, TerrazzoError, nearest, unknown_name
 from terrazzo.nn import ModelConfig
-from terrazzo.nn.losses import LossConfig
+from terrazzo.nn.losses import TERMS, LossConfig
 from terrazzo.optim import OptimConfig, check_warmup
 from terrazzo.ranges import out_of_range
 from terrazzo.storage import read_json
@@ -426,6 +426,17 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
         yield RecipeError(
             f"data.scale is {leaf.to_text(recipe.data.scale)}.",
             expected="the smallest factor, then the largest",
+        )
+    if not any(getattr(recipe.loss, term) for term in TERMS):
+        yield RecipeError(
+            "Nothing is minimised: every term of the loss has weight 0.",
+            expected="a weight above 0 for one of " + ", ".join(f"loss.{term}" for term in TERMS),
+        )
+    if recipe.loss.ohem and not (recipe.loss.ohem_threshold or recipe.loss.ohem_min_kept):
+        yield RecipeError(
+            "OHEM would keep no pixel.",
+            found="loss.ohem_threshold=0.0 and loss.ohem_min_kept=0",
+            expected="one of them above 0",
         )
     if any(stride > size for stride, size in zip(look.stride_hw, look.window_hw, strict=True)):
         yield RecipeError(

@@ -11,7 +11,12 @@ from torch import Tensor
 
 from terrazzo.errors import MaskValueError
 from terrazzo.kernels import resize_cross_entropy as module
-from terrazzo.kernels.resize_cross_entropy import resize_cross_entropy, resize_cross_entropy_reference
+from terrazzo.kernels.resize_cross_entropy import (
+    Hardest,
+    hardest_pixels,
+    resize_cross_entropy,
+    resize_cross_entropy_reference,
+)
 
 IGNORE = 255
 
@@ -84,7 +89,18 @@ def test_loss_and_gradient_equal_torchs_for_any_sizes(data: st.DataObject) -> No
     weight = torch.rand(num_classes, generator=generator) * 3 if data.draw(st.booleans(), "weights") else None
     target = random_target((batch, *target_hw), num_classes, seed=seed)
     smoothing = data.draw(st.sampled_from([0.0, 0.1]), "smoothing")
-    assert_equal(logits, target, weight_K=weight, label_smoothing=smoothing)
+    corners_meet = data.draw(st.booleans(), "align_corners")
+    pixel_weight = (
+        torch.rand(target.shape, generator=generator) if data.draw(st.booleans(), "pixel weights") else None
+    )
+    assert_equal(
+        logits,
+        target,
+        weight_K=weight,
+        label_smoothing=smoothing,
+        align_corners=corners_meet,
+        pixel_weight_BHW=pixel_weight,
+    )
 
 
 @pytest.mark.parametrize(
@@ -241,3 +257,67 @@ def test_fifty_steps_of_training_follow_the_reference_path() -> None:
         curves.append(curve)
     assert curves[0] == pytest.approx(curves[1], rel=1e-6)
     assert curves[0][-1] < 0.7 * curves[0][0]
+
+
+@pytest.mark.parametrize("logits_hw", [(4, 6), (5, 7)])
+@pytest.mark.parametrize("corners_meet", [False, True])
+def test_the_hardest_pixels_are_chosen_image_by_image_as_the_reference_does(
+    logits_hw: tuple[int, int], corners_meet: bool
+) -> None:
+    target = random_target((3, 16, 24), 5)
+    target[1, 2:] = IGNORE
+    logits = torch.randn(3, 5, *logits_hw, generator=torch.Generator().manual_seed(3)) * 2
+    weight, pixel_weight = torch.tensor([1.0, 0.5, 2.0, 0.0, 3.0]), torch.rand(target.shape)
+    for hardest in (Hardest(0.7, 0), Hardest(0.1, 100), Hardest(0.0, 17), Hardest(0.3, 10**6)):
+        assert_equal(logits, target, hardest=hardest, align_corners=corners_meet)
+        assert_equal(
+            logits,
+            target,
+            hardest=hardest,
+            weight_K=weight,
+            label_smoothing=0.1,
+            pixel_weight_BHW=pixel_weight,
+            align_corners=corners_meet,
+        )
+
+
+def test_the_hardest_pixels_by_hand() -> None:
+    probs = torch.tensor([[0.9, 0.2, 0.6, 0.8], [0.95, 0.99, 0.5, 0.97]])
+    is_labelled = torch.tensor([[True, True, True, False], [True, True, True, True]])
+
+    def kept(threshold: float, min_kept: int) -> list[list[int]]:
+        chosen = hardest_pixels(-probs.log()[:, None], is_labelled[:, None], Hardest(threshold, min_kept))
+        return chosen[:, 0].int().tolist()
+
+    assert kept(0.7, 0) == [[0, 1, 1, 0], [0, 0, 1, 0]]
+    assert kept(0.7, 2) == [[0, 1, 1, 0], [1, 0, 1, 0]]  # the second image has one below, and gets its next
+    assert kept(0.0, 1) == [[0, 1, 0, 0], [0, 0, 1, 0]]
+    assert kept(0.1, 9) == [[1, 1, 1, 0], [1, 1, 1, 1]]  # fewer than that are labelled
+    assert kept(1.0, 0) == [[1, 1, 1, 0], [1, 1, 1, 1]]
+
+
+def test_equally_hard_pixels_all_count() -> None:
+    logits = torch.zeros(1, 4, 2, 2, requires_grad=True)
+    target = torch.zeros(1, 8, 8, dtype=torch.uint8)
+    loss = resize_cross_entropy(logits, target, ignore=IGNORE, hardest=Hardest(0.0, 5))
+    assert loss.item() == pytest.approx(64 * math.log(4), rel=1e-6)
+
+
+def test_a_diverging_network_is_seen_among_the_hardest_too() -> None:
+    logits = torch.randn(1, 4, 8, 8)
+    logits[0, 0, 3, 3] = math.nan
+    target = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    for loss_of in (resize_cross_entropy, resize_cross_entropy_reference):
+        assert loss_of(logits, target, ignore=IGNORE, hardest=Hardest(0.1, 3)).isnan()
+
+
+def test_the_hardest_are_the_same_for_any_number_of_threads() -> None:
+    target = random_target((2, 96, 128), 7)
+    logits = torch.randn(2, 7, 24, 32, generator=torch.Generator().manual_seed(1))
+    found = {
+        resize_cross_entropy(
+            logits, target, ignore=IGNORE, hardest=Hardest(0.2, 3000), threads=threads
+        ).item()
+        for threads in (1, 2, 5)
+    }
+    assert len(found) == 1

@@ -1,6 +1,9 @@
 """The loss against torch's weighted mean, formulas worked by hand, and laws of sums over a global weight."""
 
 import math
+from collections import Counter
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +107,9 @@ def test_one_class_is_refused_in_words() -> None:
         "A network of one class has nothing to learn: every labelled pixel is of that class.\n"
         "  found: 1 class\n"
         "  expected: at least 2\n"
-        '  Name what surrounds the class, such as "background", a class of its own and label it.'
+        '  Name what surrounds the class, such as "background", a class of its own and label it.\n'
+        "  One number for two classes is model.one_logit=true; for a network of your own:\n"
+        "  network = terrazzo.nn.outputs.as_two_classes(network)"
     )
 
 
@@ -175,3 +180,141 @@ def test_weights_that_do_not_fit_are_refused() -> None:
         chosen_weights(LossConfig(weights=(1.0, 2.0)), 3, lambda: ([1, 1, 1], None))
     with pytest.raises(RecipeError, match="found: 2 numbers, all 0"):
         chosen_weights(LossConfig(weights=(0.0, 0.0)), 2, lambda: ([1, 1], None))
+
+
+ALL_TERMS = LossConfig(
+    cross_entropy=1.0,
+    ohem=0.5,
+    focal=0.7,
+    boundary=2.0,
+    dice=0.4,
+    tversky=0.3,
+    lovasz=0.6,
+    ohem_threshold=0.2,
+    ohem_min_kept=150,
+    boundary_deviation=1.5,
+)
+
+
+@pytest.mark.parametrize("average", ["labelled", "all"])
+def test_every_term_adds_up_over_micro_batches_to_the_loss_of_the_batch(average: Any) -> None:
+    logits, mask = batch()
+    mask[1, 4:] = IGNORE  # images of unequal weight, one of them without a class
+    mask[2][mask[2] == 3] = 0
+    config = replace(ALL_TERMS, average=average)
+    loss = SegmentationLoss(config, torch.tensor([1.0, 3.0, 0.5, 2.0]), IGNORE)
+    weight = sum(loss.pixel_weight(one) for one in mask)
+
+    def sums_and_gradient(parts: list[slice]) -> tuple[dict[str, float], Tensor]:
+        mine, sums = logits.clone().requires_grad_(), Counter[str]()
+        for part in parts:
+            terms = loss(Output(mine[part]), mask[part], weight=weight)
+            torch.stack(list(terms.values())).sum().backward()
+            sums.update({name: term.item() for name, term in terms.items()})
+        assert mine.grad is not None
+        return dict(sums), mine.grad
+
+    whole, gradient = sums_and_gradient([slice(0, 3)])
+    assert set(whole) == {"cross_entropy", "ohem", "focal", "boundary", "dice", "tversky", "lovasz"}
+    assert all(value > 0 for value in whole.values())
+    for parts in ([slice(0, 1), slice(1, 3)], [slice(i, i + 1) for i in range(3)]):
+        again, regrouped = sums_and_gradient(parts)
+        assert again == pytest.approx(whole, rel=1e-6)
+        assert torch.allclose(regrouped, gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_terms_over_images_are_means_weighed_by_what_is_labelled() -> None:
+    logits, mask = batch()
+    mask[0] = torch.where(torch.arange(20)[:, None] < 5, mask[0], IGNORE)
+    loss = SegmentationLoss(LossConfig(cross_entropy=0.0, dice=1.0), None, IGNORE)
+    found = loss(Output(logits), mask, weight=loss.pixel_weight(mask))
+    probs = F.interpolate(logits, mask.shape[1:], mode="bilinear", align_corners=False).softmax(1)
+    total = shares = 0.0
+    for p, m in zip(probs, mask, strict=True):
+        p, ids = p[:, m != IGNORE], m[m != IGNORE]
+        dice = [2 * p[k][ids == k].sum() / (p[k].sum() + (ids == k).sum()) for k in range(4)]
+        total += (1 - torch.stack(dice).mean()).item() * len(ids)
+        shares += len(ids)
+    assert list(found) == ["dice"]
+    assert found["dice"].item() == pytest.approx(total / shares, rel=1e-6)
+
+
+@pytest.mark.parametrize("term", ["cross_entropy", "ohem", "focal", "boundary", "dice", "tversky", "lovasz"])
+def test_ignored_pixels_change_no_term_and_have_no_gradient(term: str) -> None:
+    _, mask = batch()
+    logits = torch.randn(3, 4, 20, 24, generator=torch.Generator().manual_seed(1))  # the mask's size
+    chosen: Any = {"cross_entropy": 0.0, term: 1.0}
+    config = LossConfig(ohem_min_kept=50, **chosen)
+    loss = SegmentationLoss(config, torch.tensor([1.0, 2.0, 0.5, 1.5]), IGNORE)
+    others = torch.where((mask == IGNORE)[:, None], 9.0 * torch.randn_like(logits), logits)
+
+    def value_and_gradient(given: Tensor) -> tuple[float, Tensor]:
+        mine = given.clone().requires_grad_()
+        value = loss(Output(mine), mask, weight=loss.pixel_weight(mask))[term]
+        (gradient,) = torch.autograd.grad(value, mine)
+        return value.item(), gradient
+
+    (value, gradient), (again, _) = value_and_gradient(logits), value_and_gradient(others)
+    assert value == pytest.approx(again, rel=1e-6)
+    assert gradient.any()
+    assert not gradient.movedim(1, -1)[mask == IGNORE].any()
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0, 0.25])])
+def test_the_average_over_all_pixels_is_mmsegmentations(weights: Tensor | None) -> None:
+    logits, mask = batch()
+    loss = SegmentationLoss(LossConfig(average="all"), weights, IGNORE)
+    full = F.interpolate(logits, mask.shape[1:], mode="bilinear", align_corners=False)
+    truth = F.cross_entropy(full, mask.long(), weight=weights, ignore_index=IGNORE, reduction="none").mean()
+    assert loss.pixel_weight(mask) == mask.numel()
+    found = loss(Output(logits), mask, weight=loss.pixel_weight(mask))["cross_entropy"]
+    assert found.item() == pytest.approx(truth.item(), rel=1e-6)
+
+
+def test_ohem_is_the_loss_of_the_pixels_below_the_threshold_and_of_the_hardest() -> None:
+    logits, mask = batch()
+    config = LossConfig(cross_entropy=0.0, ohem=1.0, ohem_threshold=0.1, ohem_min_kept=100)
+    loss = SegmentationLoss(config, None, IGNORE)
+    full = F.interpolate(logits, mask.shape[1:], mode="bilinear", align_corners=False)
+    total, kept = 0.0, []
+    for scores, ids in zip(full, mask, strict=True):
+        known = ids != IGNORE
+        probs = scores.softmax(0)[:, known].gather(0, ids[known].long()[None])[0].sort().values
+        chosen = probs[probs < max(0.1, probs[100].item())]  # as MMSegmentation's sampler says it
+        kept.append(len(chosen))
+        total -= chosen.log().sum().item()
+    assert min(kept) == 100
+    found = loss(Output(logits), mask, weight=loss.pixel_weight(mask))["ohem"]
+    assert found.item() == pytest.approx(total / (mask != IGNORE).sum().item(), rel=1e-5)
+
+
+def test_corners_meet_where_the_network_says_so() -> None:
+    logits, mask = batch()
+    loss = SegmentationLoss(LossConfig(dice=1.0), None, IGNORE, align_corners=True)
+    full = F.interpolate(logits, mask.shape[1:], mode="bilinear", align_corners=True)
+    truth = loss(Output(full), mask, weight=100.0)  # nothing is left to resize
+    found = loss(Output(logits), mask, weight=100.0)
+    assert {name: term.item() for name, term in found.items()} == pytest.approx(
+        {name: term.item() for name, term in truth.items()}, rel=1e-6
+    )
+
+
+def test_two_classes_of_which_one_scores_0_are_the_sigmoid_of_the_other() -> None:
+    score = torch.randn(2, 1, 20, 24, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    mask = torch.randint(0, 2, (2, 20, 24), generator=torch.Generator().manual_seed(3))
+    loss = SegmentationLoss(LossConfig(), None, IGNORE)
+    logits = torch.cat([torch.zeros_like(score), score], 1)
+    found = loss(Output(logits), mask, weight=loss.pixel_weight(mask))["cross_entropy"]
+    truth = F.binary_cross_entropy_with_logits(score[:, 0], mask.float())
+    assert found.item() == pytest.approx(truth.item(), rel=1e-6)
+    ours, theirs = torch.autograd.grad(found, score)[0], torch.autograd.grad(truth, score)[0]
+    assert torch.allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+
+
+def test_auxiliary_heads_have_every_term() -> None:
+    logits, mask = batch()
+    coarse = torch.randn(3, 4, 3, 3, generator=torch.Generator().manual_seed(4))
+    loss = SegmentationLoss(replace(ALL_TERMS, auxiliary=0.25), None, IGNORE)
+    terms = loss(Output(logits, {"coarse": coarse}), mask, weight=100.0)
+    alone = sum(term.item() for term in loss(Output(coarse), mask, weight=100.0).values())
+    assert terms["auxiliary"].item() == pytest.approx(0.25 * alone, rel=1e-6)

@@ -32,6 +32,7 @@ SQRT_HALF_BITS = np.int32(0x3F3504F3)
 def loss_of_rows(
     logits: Floats,
     target: NDArray[Any],
+    pixel_weights: Floats,
     weights: Floats,
     smooth: np.float32,
     ignore: int,
@@ -46,14 +47,17 @@ def loss_of_rows(
     start: int,
     stop: int,
     tile: int,
+    losses: Floats,
     grad: Floats,
     edge: Floats,
 ) -> tuple[float, bool]:
     """Return the loss of target rows start … stop - 1 of one image, and whether an id is outside the classes.
 
-    logits: (K, h, w). target: (H, W) int32. weights: (K,). smooth: the share of a pixel spread over all classes.
+    logits: (K, h, w). target: (H, W) int32. pixel_weights: (H, W), or without rows where every pixel weighs 1.
+    weights: (K,). smooth: the share of a pixel spread over all classes.
     top_of, bottom_of, down, and left_of, right_of, across: the taps of rows and columns, the columns in the order they
     are visited, which column_of gives; is_phased: that order is phase by phase, and a tile is a few whole phases.
+    Writes the loss of each labelled pixel, neither weighted nor smoothed, to losses (H, W) where that has rows.
     Adds the gradient to grad (K, h, w) where that has any classes; what belongs to the last source row, which the rows
     from `stop` on share, goes to edge (K, 1, w).
     """
@@ -90,7 +94,7 @@ def loss_of_rows(
                 _stretch(logits, second, left, right, share, is_phased, lower)
                 lower_grad[:] = 0
                 top, bottom = first, second
-            found = _read_labels(target, y, columns, weights, ignore, label, weight, valid)
+            found = _read_labels(target, pixel_weights, y, columns, weights, ignore, label, weight, valid)
             wrong |= found < 0
             if found <= 0:
                 continue
@@ -110,6 +114,8 @@ def loss_of_rows(
                 spare,
                 sums,
             )
+            if len(losses) > 0:
+                _note_losses(upper, lower, down[y], label, valid, peak, log_total, columns, losses[y])
             if wants_grad:
                 _add_grad(
                     powers,
@@ -193,6 +199,7 @@ def _shrink(
 @kernel(fastmath=ELEMENTWISE)
 def _read_labels(
     target: NDArray[Any],
+    pixel_weights: Floats,
     y: int,
     columns: Places,
     weights: Floats,
@@ -201,7 +208,10 @@ def _read_labels(
     weight: Floats,
     valid: Floats,
 ) -> int:
-    """Fill label, its weight and valid (1, or 0 where ignored); return how many are valid, or -1 for a wrong id."""
+    """Fill label, valid (what the pixel weighs, 0 where ignored) and weight (that times its class's).
+
+    Returns how many pixels weigh anything, or -1 for a wrong id.
+    """
     found, wrong = 0, False
     for x in range(len(columns)):
         class_id = np.int64(target[y, columns[x]])
@@ -210,8 +220,14 @@ def _read_labels(
             is_valid, wrong = False, True
         label[x] = np.uint32(class_id if is_valid else 0)
         valid[x] = np.float32(is_valid)
-        weight[x] = weights[label[x]] * valid[x]
         found += is_valid
+    if len(pixel_weights) > 0:
+        found = 0
+        for x in range(len(columns)):
+            valid[x] *= pixel_weights[y, columns[x]]
+            found += valid[x] > 0
+    for x in range(len(columns)):
+        weight[x] = weights[label[x]] * valid[x]
     return -1 if wrong else found
 
 
@@ -266,6 +282,26 @@ def _add_loss(
                 gap[x] += (below + log_total[x]) * valid[x] * part
     for x in range(size):
         sums[x] += np.float64(gap[x])
+
+
+@kernel(fastmath=ELEMENTWISE)
+def _note_losses(
+    upper: Floats,
+    lower: Floats,
+    share: np.float32,
+    label: Places,
+    valid: Floats,
+    peak: Floats,
+    log_total: Floats,
+    columns: Places,
+    losses: Floats,
+) -> None:
+    """Write minus the log of the true class's probability to its column of losses (W,); ignored pixels stay."""
+    rest = ONE - share
+    for x in range(len(columns)):
+        if valid[x] > 0:
+            logit = upper[label[x], x] * rest + lower[label[x], x] * share
+            losses[columns[x]] = peak[x] - logit + log_total[x]
 
 
 @kernel(fastmath=ELEMENTWISE)

@@ -6,12 +6,16 @@ live in a few K x T floats, and the gradient flows back into the two rows (the a
 left. Where the target's width is a whole multiple of the logits', columns are visited phase by phase, so that
 stretching needs neither gather nor scatter. The loops are in `cross_entropy_rows.py`.
 
+The same loops give the loss of every pixel, H x W floats, from which the hardest are chosen: then there are two passes,
+the first without gradients.
+
 The work is cut by shapes alone and partial sums are added in order: the result does not depend on the thread count.
 """
 
 # B batch, K classes, h w height and width of the logits, H W of the target, T columns of a tile
 
 import itertools
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,6 +36,15 @@ TILE_FLOATS = 1 << 12  # K x T of one of the five buffers of a tile
 PIECE_FLOATS = 1 << 19  # K x H x W of one piece of work, about 0.4 ms
 
 
+class Hardest(NamedTuple):
+    """Which pixels of an image count: those the network is least sure of."""
+
+    threshold: float
+    """Pixels whose true class has at most this probability, 0-1, count."""
+    min_kept: int
+    """At least so many of an image's labelled pixels count, the hardest first; all where there are fewer."""
+
+
 def resize_cross_entropy(
     logits_BKhw: Tensor,
     target_BHW: Tensor,
@@ -39,13 +52,18 @@ def resize_cross_entropy(
     weight_K: Tensor | None = None,
     ignore: int,
     label_smoothing: float = 0.0,
+    align_corners: bool = False,
+    pixel_weight_BHW: Tensor | None = None,
+    hardest: Hardest | None = None,
     threads: int | None = None,
 ) -> Tensor:
     """Sum the weighted cross-entropy over the pixels of the target that are not `ignore`; a float32 scalar.
 
-    logits_BKhw: (B, K, h, w) float32, bfloat16 or float16, resized bilinearly (align_corners=False) to the target's
-    size and computed in float32. target_BHW: class ids and ignore, of any integer dtype.
+    logits_BKhw: (B, K, h, w) float32, bfloat16 or float16, resized bilinearly to the target's size, with or without
+    corners that meet, and computed in float32. target_BHW: class ids and ignore, of any integer dtype.
     weight_K, label_smoothing: as in torch.nn.functional.cross_entropy with reduction="sum".
+    pixel_weight_BHW: float32, at least 0, by which each pixel's loss is multiplied as well.
+    hardest: leave out the easy pixels of each image, chosen by the loss before weights and smoothing.
     On the CPU the gradient is computed on the way, when one is wanted, and held at the logits' size; the loss is within
     1e-6 and gradients within 1e-5 of torch's. Ids outside the classes are a MaskValueError there.
     Elsewhere, for float64, and without numba, the reference answers.
@@ -53,6 +71,7 @@ def resize_cross_entropy(
     assert logits_BKhw.ndim == 4, f"logits (B, K, h, w), not {tuple(logits_BKhw.shape)}"
     assert target_BHW.ndim == 3, f"target (B, H, W), not {tuple(target_BHW.shape)}"
     assert len(logits_BKhw) == len(target_BHW), f"{len(logits_BKhw)} logits for {len(target_BHW)} targets"
+    assert pixel_weight_BHW is None or pixel_weight_BHW.shape == target_BHW.shape, "a weight for every pixel"
     on_cpu = logits_BKhw.device.type == "cpu" and logits_BKhw.dtype in (
         torch.float32,
         torch.bfloat16,
@@ -60,11 +79,18 @@ def resize_cross_entropy(
     )
     if not (on_cpu and is_available()):
         return resize_cross_entropy_reference(
-            logits_BKhw, target_BHW, weight_K=weight_K, ignore=ignore, label_smoothing=label_smoothing
+            logits_BKhw,
+            target_BHW,
+            weight_K=weight_K,
+            ignore=ignore,
+            label_smoothing=label_smoothing,
+            align_corners=align_corners,
+            pixel_weight_BHW=pixel_weight_BHW,
+            hardest=hardest,
         )
     wants_grad = torch.is_grad_enabled() and logits_BKhw.requires_grad
-    settings = _Settings(ignore, label_smoothing, wants_grad, threads)
-    return _ResizeCrossEntropy.apply(logits_BKhw, target_BHW, weight_K, settings)
+    settings = _Settings(ignore, label_smoothing, align_corners, hardest, wants_grad, threads)
+    return _ResizeCrossEntropy.apply(logits_BKhw, target_BHW, weight_K, pixel_weight_BHW, settings)
 
 
 def resize_cross_entropy_reference(
@@ -74,24 +100,54 @@ def resize_cross_entropy_reference(
     weight_K: Tensor | None = None,
     ignore: int,
     label_smoothing: float = 0.0,
+    align_corners: bool = False,
+    pixel_weight_BHW: Tensor | None = None,
+    hardest: Hardest | None = None,
 ) -> Tensor:
     """The same in torch's words, holding the resized logits (B, K, H, W); float64 stays float64."""
     with torch.autocast(logits_BKhw.device.type, enabled=False):
-        logits = logits_BKhw if logits_BKhw.dtype == torch.float64 else logits_BKhw.float()
-        full_BKHW = F.interpolate(logits, size=target_BHW.shape[-2:], mode="bilinear", align_corners=False)
-        return F.cross_entropy(
+        logits, size_hw, target = logits_BKhw, target_BHW.shape[-2:], target_BHW.long()
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        full_BKHW = F.interpolate(logits, size=size_hw, mode="bilinear", align_corners=align_corners)
+        loss_BHW = F.cross_entropy(
             full_BKHW,
-            target_BHW.long(),
+            target,
             weight=None if weight_K is None else weight_K.to(logits),
             ignore_index=ignore,
-            reduction="sum",
+            reduction="none",
             label_smoothing=label_smoothing,
         )
+        if pixel_weight_BHW is not None:
+            loss_BHW = loss_BHW * pixel_weight_BHW
+        if hardest is not None:
+            plain_BHW = F.cross_entropy(full_BKHW.detach(), target, ignore_index=ignore, reduction="none")
+            loss_BHW = loss_BHW * hardest_pixels(plain_BHW, target != ignore, hardest)
+        return loss_BHW.sum()
+
+
+def hardest_pixels(loss_BHW: Tensor, is_labelled_BHW: Tensor, hardest: Hardest) -> Tensor:
+    """Return which labelled pixels count, (B, H, W) bool, chosen for each image alone.
+
+    loss_BHW: minus the log of the true class's probability; what stands at other pixels is no matter. Of equal losses
+    all or none count, so that there may be more than `min_kept`. A loss that is NaN counts: it must be seen.
+    """
+    loss_BN = loss_BHW.masked_fill(~is_labelled_BHW, -math.inf).flatten(1)
+    limit_B1 = loss_BN.new_full(
+        (len(loss_BN), 1), -math.log(hardest.threshold) if hardest.threshold else math.inf
+    )
+    kept = min(hardest.min_kept, loss_BN.shape[1])
+    if kept:
+        limit_B1 = torch.minimum(
+            limit_B1, loss_BN.kthvalue(loss_BN.shape[1] - kept + 1, dim=1, keepdim=True).values
+        )
+    return is_labelled_BHW & ~(loss_BN < limit_B1).unflatten(1, loss_BHW.shape[1:])
 
 
 class _Settings(NamedTuple):
     ignore: int
     label_smoothing: float
+    align_corners: bool
+    hardest: Hardest | None
     wants_grad: bool
     threads: int | None
 
@@ -101,7 +157,12 @@ class _ResizeCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits_BKhw: Tensor, target_BHW: Tensor, weight_K: Tensor | None, settings: _Settings
+        ctx: Any,
+        logits_BKhw: Tensor,
+        target_BHW: Tensor,
+        weight_K: Tensor | None,
+        pixel_weight_BHW: Tensor | None,
+        settings: _Settings,
     ) -> Tensor:
         logits = logits_BKhw.detach().float().contiguous().numpy()
         wide = target_BHW.dtype == torch.int64
@@ -111,12 +172,22 @@ class _ResizeCrossEntropy(torch.autograd.Function):
         target = (
             target_BHW.to(torch.int32).contiguous().numpy()
         )  # one type, so that the loops are compiled once
-        num_classes = logits.shape[1]
+        batch, num_classes = logits.shape[:2]
         weights = (
             np.ones(num_classes, np.float32) if weight_K is None else weight_K.detach().float().cpu().numpy()
         )
         assert weights.shape == (num_classes,), f"{weights.shape} weights for {num_classes} classes"
-        total, grad = _loss_and_grad(logits, target, weights, settings)
+        everywhere = np.empty((batch, 0, target.shape[2]), np.float32)
+        pixel_weights = (
+            everywhere if pixel_weight_BHW is None else pixel_weight_BHW.detach().float().contiguous().numpy()
+        )
+        if settings.hardest is not None:
+            losses = _losses(logits, target, settings)
+            chosen = hardest_pixels(torch.from_numpy(losses), torch.from_numpy(target) != settings.ignore,
+                                    settings.hardest).numpy()  # fmt: skip
+            pixel_weights = chosen.astype(np.float32) if pixel_weight_BHW is None else pixel_weights * chosen
+        work = _Work(logits, target, pixel_weights, weights)
+        total, grad = _loss_and_grad(work, settings)
         if settings.wants_grad:
             ctx.save_for_backward(torch.from_numpy(grad))
             ctx.dtype = logits_BKhw.dtype
@@ -124,20 +195,45 @@ class _ResizeCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None, None, None]:
         (grad_BKhw,) = ctx.saved_tensors
-        return (grad_BKhw * grad_output).to(ctx.dtype), None, None, None
+        return (grad_BKhw * grad_output).to(ctx.dtype), None, None, None, None
 
 
-def _loss_and_grad(
-    logits: Floats, target: NDArray[Any], weights: Floats, settings: _Settings
-) -> tuple[float, Floats]:
-    """Return the loss and its gradient (B, K, h, w), the latter empty when it is not wanted."""
+class _Work(NamedTuple):
+    """What the loops read."""
+
+    logits: Floats
+    """(B, K, h, w)"""
+    target: NDArray[np.int32]
+    """(B, H, W)"""
+    pixel_weights: Floats
+    """(B, H, W), or (B, 0, W) where every pixel weighs 1."""
+    weights: Floats
+    """(K,)"""
+
+
+def _losses(logits: Floats, target: NDArray[np.int32], settings: _Settings) -> Floats:
+    """Return each labelled pixel's loss (B, H, W), neither weighted nor smoothed; other pixels hold anything."""
+    everywhere = np.empty((len(logits), 0, target.shape[2]), np.float32)
+    work = _Work(logits, target, everywhere, np.ones(logits.shape[1], np.float32))
+    losses = np.zeros(target.shape, np.float32)
+    _loss_and_grad(work, settings._replace(label_smoothing=0.0, wants_grad=False), losses)
+    return losses
+
+
+def _loss_and_grad(work: _Work, settings: _Settings, losses: Floats | None = None) -> tuple[float, Floats]:
+    """Return the loss and its gradient (B, K, h, w), the latter empty when it is not wanted.
+
+    losses: filled with the loss of each labelled pixel, before weights and smoothing.
+    """
+    logits, target, pixel_weights, weights = work
     batch, num_classes, height, width = logits.shape
-    plan = _plan((height, width), (target.shape[1], target.shape[2]), num_classes)
+    plan = _plan((height, width), (target.shape[1], target.shape[2]), num_classes, settings.align_corners)
     wants_grad, strips = settings.wants_grad, list(itertools.pairwise(plan.cuts))
     grad = np.zeros(logits.shape if wants_grad else (batch, 0, 0, 0), np.float32)
     edges = np.zeros((batch, len(strips), num_classes if wants_grad else 0, 1, width), np.float32)
+    losses = np.empty((batch, 0, target.shape[2]), np.float32) if losses is None else losses
     smooth = np.float32(settings.label_smoothing)
 
     def piece(at: tuple[int, int]) -> tuple[float, bool]:
@@ -145,6 +241,7 @@ def _loss_and_grad(
         return loss_of_rows(
             logits[image],
             target[image],
+            pixel_weights[image],
             weights,
             smooth,
             settings.ignore,
@@ -154,6 +251,7 @@ def _loss_and_grad(
             plan.is_phased,
             *strips[strip],
             plan.tile,
+            losses[image],
             grad[image],
             edges[image, strip],
         )
@@ -185,13 +283,16 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _plan(logits_hw: tuple[int, int], target_hw: tuple[int, int], num_classes: int) -> _Plan:
-    rows = taps(logits_hw[0], target_hw[0], align_corners=False)
-    columns = taps(logits_hw[1], target_hw[1], align_corners=False)
+def _plan(
+    logits_hw: tuple[int, int], target_hw: tuple[int, int], num_classes: int, align_corners: bool = False
+) -> _Plan:
+    rows = taps(logits_hw[0], target_hw[0], align_corners=align_corners)
+    columns = taps(logits_hw[1], target_hw[1], align_corners=align_corners)
     column_of = np.arange(target_hw[1], dtype=np.uint32)
     tile = max(64, TILE_FLOATS // num_classes // 16 * 16)
     width, phases = logits_hw[1], target_hw[1] // logits_hw[1]
-    is_phased = _is_periodic(columns, width, target_hw[1])
+    # with corners that meet the places drift from one period to the next, and the first column reads two
+    is_phased = not align_corners and _is_periodic(columns, width, target_hw[1])
     if is_phased:
         column_of = np.ascontiguousarray(column_of.reshape(width, phases).T).reshape(-1)
         columns = Taps(columns.first[column_of], columns.second[column_of], columns.share[column_of])

@@ -1,0 +1,91 @@
+"""One number for two classes is the same model in other words: torch's sigmoid and binary cross-entropy say so."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from terrazzo.classes import Classes
+from terrazzo.errors import UsageError
+from terrazzo.inference import Predictor
+from terrazzo.nn.losses import LossConfig, SegmentationLoss
+from terrazzo.nn.outputs import Output, as_output, as_two_classes
+
+CLASSES = Classes(("background", "crack"))
+IGNORE = 255
+
+
+class Score(nn.Module):
+    """One number per pixel, with an auxiliary head of the same kind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.score, self.other = nn.Conv2d(3, 1, 3, padding=1), nn.Conv2d(3, 1, 1, stride=2)
+
+    def forward(self, image_BCHW: Tensor) -> Output:
+        image_BCHW = 8.0 * (image_BCHW - 0.5)
+        auxiliary = {"other": self.other(image_BCHW)} if self.training else {}
+        return Output(self.score(image_BCHW), auxiliary)
+
+
+def test_the_loss_of_one_number_is_torchs_binary_cross_entropy() -> None:
+    image = torch.rand(2, 3, 8, 10, generator=torch.Generator().manual_seed(0))
+    mask = torch.randint(0, 2, (2, 8, 10), generator=torch.Generator().manual_seed(1))
+    mask[0, :3] = IGNORE
+    plain, network = Score(), as_two_classes(Score())
+    loss = SegmentationLoss(LossConfig(auxiliary=0.4), torch.tensor([1.0, 3.0]), IGNORE)
+
+    output = network.train()(image)
+    terms = loss(output, mask, weight=loss.pixel_weight(mask))
+    sum(terms.values()).backward()  # type: ignore[union-attr]
+
+    truth = plain.train()(image)
+    known = mask != IGNORE
+    weight = torch.where(mask == 1, 3.0, 1.0)[known]
+    resized = F.interpolate(truth.auxiliary["other"], (8, 10), mode="bilinear", align_corners=False)
+    entropies = [
+        F.binary_cross_entropy_with_logits(
+            z[:, 0][known], mask[known].float(), weight=weight, reduction="sum"
+        )
+        / weight.sum()
+        for z in (truth.logits, resized)
+    ]
+    (entropies[0] + 0.4 * entropies[1]).backward()
+    assert terms["cross_entropy"].item() == pytest.approx(entropies[0].item(), rel=1e-6)
+    assert terms["auxiliary"].item() == pytest.approx(0.4 * entropies[1].item(), rel=1e-6)
+    for ours, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        assert ours.grad is not None and theirs.grad is not None
+        assert torch.allclose(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_the_mask_of_one_number_is_where_it_is_positive_and_the_confidence_its_sigmoid() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    found = Predictor(as_two_classes(Score()), CLASSES, channels=3, device="cpu")(image, confidence=True)
+    with torch.no_grad():
+        z = Score().eval()(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255).logits[0, 0].numpy()
+    probs = 1 / (1 + np.exp(-z.astype(np.float64)))
+    assert 0.1 < (z > 0).mean() < 0.9
+    np.testing.assert_array_equal(found.mask, z > 0)
+    assert found.confidence is not None
+    np.testing.assert_allclose(found.confidence, 255 * np.maximum(probs, 1 - probs), atol=1.01)
+
+
+def test_parameters_keep_their_names_and_a_copy_behaves_alike() -> None:
+    network = as_two_classes(as_two_classes(Score()))  # asking twice is asking once
+    assert network.state_dict().keys() == Score().state_dict().keys()
+    image = torch.rand(1, 3, 4, 4)
+    for one in (network, copy.deepcopy(network)):
+        logits = as_output(one.eval()(image)).logits
+        assert logits.shape == (1, 2, 4, 4)
+        assert not logits[:, 0].any()
+
+
+def test_a_network_with_a_channel_for_each_class_is_refused() -> None:
+    network = as_two_classes(nn.Conv2d(3, 2, 1))
+    with pytest.raises(UsageError, match="more than one number for each pixel") as error:
+        network(torch.rand(1, 3, 4, 4))
+    assert "found: 2 channels\n  expected: 1, the score of the second of two classes" in str(error.value)
