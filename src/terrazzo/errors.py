@@ -21,6 +21,7 @@
     │   └── DataChangedError         the data set is not the one the run was trained on
     ├── TrainingError            training cannot go on
     │   └── NonFiniteLossError       NaN or Inf in the loss
+    ├── UnreachableError         a place on the network that does not answer
     └── StorageError             the disk is full or read-only; what was there before is intact
 
 `TerrazzoError` is for users; our own logic uses `assert`.
@@ -155,6 +156,10 @@ class TrainingError(TerrazzoError):
 
 class NonFiniteLossError(TrainingError):
     """NaN or Inf in the loss."""
+
+
+class UnreachableError(TerrazzoError):
+    """A place on the network that does not answer; tried again before it was said."""
 
 
 class StorageError(TerrazzoError):

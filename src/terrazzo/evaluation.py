@@ -66,6 +66,7 @@ def evaluate(
     batch_size: int | None = None,
     metrics: Mapping[str, Metric] | None = None,
     limit: int | None = None,
+    stream: bool | None = None,
     device: str = "auto",
     precision: str = "f32",
     network: nn.Module | None = None,
@@ -79,6 +80,7 @@ def evaluate(
     unless given. metrics: name -> fn(pred_mask, true_mask), both (H, W), averaged over the images where it is a number.
     show_dir: a folder for a picture "image | truth | prediction" of every image. limit: score that many images only,
     spread evenly over the split.
+    stream: read parquet where it lies, as `open_dataset` does; by default where the model was trained so.
     Raises UnknownNameError for a split that is not there, DatasetFormatError for one without masks, UsageError when
     the classes of model and data differ by more than their order, which is mapped and noted in the report.
     """
@@ -97,7 +99,7 @@ def evaluate(
             batch_size=batch_size or look.batch_size,
         )
     )
-    dataset = _open(data, model, predictor)
+    dataset = _open(data, model, predictor, stream)
     if dataset.classes.names != predictor.classes.names:
         dataset = dataset.merged(predictor.data.merge)
     chosen = dataset[split]
@@ -139,13 +141,14 @@ def measure(
 
     loss: also measured, on the logits resized to the original mask, divided by the weight of all pixels; in windows a
     loss of one's own sees an image in bands, one after the other. show: called with the name and the picture
-    "image | truth | prediction" of every image. rank, world: score every world-th image from `rank` on; reduce: returns
-    the sum of a tensor over the processes, so that each of them gets the report of all images (`worst` lists its own).
+    "image | truth | prediction" of every image. rank, world: score the rank-th of `world` parts of the images; reduce:
+    returns the sum of a tensor over the processes, so that each of them gets the report of all images; `worst` lists
+    its own.
     """
     _check_fit(predictor, split)
     order, notes = class_order(predictor.classes, split.classes)
     self_check(len(split.classes), split.classes.ignore)
-    chosen = _spread(len(split), limit)[rank::world]
+    chosen = _share(_spread(len(split), limit), rank, world)
     tally = Tally(split.classes, loss, metrics or {})
     started = time.monotonic()
     samples = ahead(split.__getitem__, chosen, depth=2 * predictor.eval.batch_size)
@@ -305,11 +308,17 @@ def _open(
     data: "str | os.PathLike[str] | Dataset",
     model: "str | os.PathLike[str] | Predictor",
     predictor: Predictor,
+    stream: bool | None,
 ) -> Dataset:
     """Open a data set as the model's training did: void classes kept or not, and its own split where it made one."""
     manifest = None if isinstance(model, Predictor) else _stored_split(Path(model))
     source = data if isinstance(data, Dataset) else os.fspath(data)
-    return open_dataset(source, keep_void=predictor.data.keep_void, split_manifest=manifest)
+    return open_dataset(
+        source,
+        keep_void=predictor.data.keep_void,
+        stream=predictor.data.stream if stream is None else stream,
+        split_manifest=manifest,
+    )
 
 
 def _stored_split(model: Path) -> Mapping[str, Any] | None:
@@ -343,6 +352,11 @@ def _spread(count: int, limit: int | None) -> list[int]:
     if limit is None:
         return list(range(count))
     return [round(place) for place in np.linspace(0, count - 1, min(limit, count)).tolist()]
+
+
+def _share(places: list[int], rank: int, world: int) -> list[int]:
+    """Return the rank-th of `world` contiguous parts: neighbours lie together where a stream is read."""
+    return places[len(places) * rank // world : len(places) * (rank + 1) // world]
 
 
 def _in_order(bands: Iterable[Band], order: NDArray[np.intp] | None) -> Iterable[Band]:

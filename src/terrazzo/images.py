@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terrazzo import remote
 from terrazzo.errors import (
     ImageFormatError,
     MaskValueError,
@@ -47,7 +48,7 @@ IMAGE_SUFFIXES = frozenset(
 
 
 def read_image(path: Path | str, *, channels: int | None = None) -> NDArray[Any]:
-    """Return the image (H, W, C) uint8, uint16 or float32, upright (EXIF and TIFF orientation applied).
+    """Return the image (H, W, C) uint8, uint16 or float32, upright (EXIF and TIFF orientation applied); path: or a URL.
 
     Grey gives C = 1; palette, CMYK and grey with transparency give RGB; transparency is dropped. With `channels`, grey
     is repeated to 3 where 3 are asked, transparency is kept where the count asks for it, and any other difference is an
@@ -91,6 +92,8 @@ def image_size(path: Path | str) -> tuple[int, int]:
     """Return (height, width) of an image or mask file, orientation applied, from its header alone."""
     from terrazzo.decoding import size_hw
 
+    if remote.is_url(path):  # headers lie in the first kilobytes, but not of every format
+        return size_of(remote.read(path), where=path)
     try:
         with open(path, "rb") as file:
             return size_hw(file, where=str(path))
@@ -232,6 +235,8 @@ _HOLDS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
 
 
 def _read(path: Path | str) -> bytes:
+    if remote.is_url(path):
+        return remote.read(path)
     try:
         return Path(path).read_bytes()
     except OSError as error:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
@@ -43,6 +43,7 @@ from terrazzo.kernels.resize_argmax import resize_argmax
 from terrazzo.nn.weights import read_model
 from terrazzo.prediction import Prediction
 from terrazzo.recipe import EvalConfig, Recipe
+from terrazzo.remote import is_url, path_of
 from terrazzo.run import Run
 from terrazzo.sources import Source
 from terrazzo.windows import Blend, Logits, starts
@@ -128,8 +129,8 @@ class Predictor:
     def __call__(self, image: Any, *, confidence: bool = False) -> Prediction | list[Prediction]:
         """Predict one image, or a list of them, at their original sizes.
 
-        image: a path, a `sources.Source`, the bytes of a file, a PIL image, or an array (H, W, C) uint8, uint16 or
-        float32 in [0, 1].
+        image: a path, a URL, a `sources.Source`, the bytes of a file, a PIL image, or an array (H, W, C) uint8, uint16
+        or float32 in [0, 1].
         confidence: also say how sure the model is of every pixel, 255 = certain.
         Raises ImageFormatError for other channels than the network's, UnreadableFileError for damaged files.
         """
@@ -201,6 +202,8 @@ class Predictor:
         """Return an image, given as `__call__` takes it, as an array (H, W, C) with a name, channels checked."""
         if isinstance(image, Source):
             return Named(image.name, read_image(image.path, channels=self.channels))
+        if is_url(image):
+            return Named(PurePosixPath(path_of(image)).stem, read_image(image, channels=self.channels))
         if isinstance(image, str | os.PathLike):
             path = Path(image)
             return Named(path.stem, read_image(path, channels=self.channels))

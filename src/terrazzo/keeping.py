@@ -20,7 +20,7 @@ from terrazzo.board import Board
 from terrazzo.data.loader import Loader
 from terrazzo.devices import peak_memory
 from terrazzo.ema import MovingAverage
-from terrazzo.errors import TerrazzoError
+from terrazzo.errors import TerrazzoError, UnreachableError
 from terrazzo.evaluation import Report, measure
 from terrazzo.images import write_image
 from terrazzo.inference import Predictor
@@ -79,11 +79,21 @@ class Keeper:
         if failed:
             self.save(step)
             with self.processes.agreed():
+                if isinstance(problem, UnreachableError):
+                    raise self._told_how_to_go_on(problem, step) from problem
                 if problem is not None:
                     raise problem
         if stopped:
             self.job.run.stopped_by = received or signal.SIGTERM
         return total, stopped > 0
+
+    def _told_how_to_go_on(self, problem: UnreachableError, step: int) -> UnreachableError:
+        return UnreachableError(
+            problem.what,
+            found=problem.found,
+            hint=f"The run is saved at step {step}. When the place answers again:",
+            command=f"terrazzo train --resume {self.job.run.path}",
+        )
 
     def log(self, reading: Reading, done: int, *, lr: float, grad_norm: float, progress: Progress) -> None:
         """Say and write where training is after `done` steps."""

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from terrazzo.errors import DataError, TerrazzoError
+from terrazzo.errors import DataError, TerrazzoError, UsageError
 from terrazzo.inference import Predictor, load
 from terrazzo.progress import track
+from terrazzo.remote import is_url
 from terrazzo.sources import Source, find_sources
 
 SHOWN = 10  # how many unreadable images an error lists
@@ -32,13 +33,15 @@ def predict(
     overwrite: bool = False,
     quiet: bool = False,
 ) -> list[Path]:
-    """Predict every image that `sources` (files, folders, globs) name into the folder `out`; return the masks' paths.
+    """Predict every image that `sources` (files, folders, globs, URLs) name into the folder `out`; return the masks.
 
     model: whatever `load` takes, or a Predictor. ids: "raw" writes the data set's own ids. inference, batch_size: as
     the model's recipe says unless given. overwrite: replace files in `out` that this model did not write, or that were
     changed since. Images that cannot be read are left out and named in the DataError at the end; the others are
     predicted. Raises ExistingOutputError, MissingPathError, UsageError; StorageError when the disk is full.
     """
+    if is_url(out):
+        raise UsageError("Masks are written to a folder on this machine.", found=f"--out {out}")
     named = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     images = find_sources(named, outside=Path(out))
     predictor = model if isinstance(model, Predictor) else load(model, device=device, precision=precision)

@@ -17,10 +17,12 @@ from torch import nn
 from terrazzo import checkpoint, environment
 from terrazzo.board import check_loggers
 from terrazzo.data import Dataset, open_dataset
+from terrazzo.data.cache import free_memory
 from terrazzo.data.counts import class_pixels
 from terrazzo.data.dataset import Split
 from terrazzo.data.folds import check_fold, folded
-from terrazzo.data.loader import Loader
+from terrazzo.data.loader import Loader, processes_here
+from terrazzo.data.order import Streamed
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
@@ -76,19 +78,37 @@ class Job:
     def loader(self, processes: Processes) -> Loader:
         """Return the loader of this process's share of every step."""
         recipe = self.recipe
+        order = self._streamed(processes)
         return Loader(
             self.train_split,
+            order=order,
+            expect=self.train_split.expect if order else None,
+            foresight=-(-recipe.data.shuffle_buffer // processes.world) if order else 0,
             transform=TrainTransform(recipe.data, ignore=self.data.classes.ignore, mean=self.data.mean),
             batch_size=recipe.train.batch_size,
             micro_batch=recipe.train.micro_batch,
             seed=recipe.train.seed,
             workers=recipe.data.workers,
-            cache=recipe.data.cache,
+            cache="none" if order and recipe.data.cache == "auto" else recipe.data.cache,
             rank=processes.rank,
             world=processes.world,
             pixel_weight=self.loss.pixel_weight,
             on_unreadable=recipe.data.on_unreadable,
         )
+
+    def _streamed(self, processes: Processes) -> Streamed | None:
+        """The order of a stream, which says on the way what it will hold; None for data that lie here."""
+        recipe, shards = self.recipe, self.train_split.shard_of
+        if shards is None:
+            return None
+        order = Streamed(
+            shards,
+            seed=recipe.train.seed,
+            batch_size=recipe.train.batch_size,
+            shuffle_buffer=recipe.data.shuffle_buffer,
+        )
+        self.said.append(_told_stream(order, self.train_split, recipe, processes))
+        return order
 
     def set_training_mode(self) -> None:
         """Put the network into training mode; a frozen backbone stays as it was trained, batch norm included."""
@@ -199,7 +219,9 @@ def _job(
         raise UsageError("Training needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
                          command=f"terrazzo train {chosen.name} --data DATA")  # fmt: skip
     manifest = resumed.data["split_manifest"] if resumed else None
-    opened = open_dataset(source, keep_void=chosen.data.keep_void, split_manifest=manifest)
+    opened = open_dataset(
+        source, keep_void=chosen.data.keep_void, stream=chosen.data.stream, split_manifest=manifest
+    )
     dataset = opened.merged(chosen.data.merge)
     if fold is not None and resumed is None:
         dataset = folded(dataset, fold)
@@ -341,6 +363,27 @@ def _turn_on_checkpointing(network: nn.Module) -> None:
             command="train.micro_batch=1",
         )
     setattr(network, "gradient_checkpointing", True)  # noqa: B010  (nn.Module types it as a tensor)
+
+
+def _told_stream(order: Streamed, split: Split, recipe: Recipe, processes: Processes) -> str:
+    """Say what a stream holds in memory in this process; RecipeError where that is more than is free."""
+    share = recipe.train.batch_size // processes.world
+    mine = range(processes.rank * share, (processes.rank + 1) * share)
+    batches = range(-(-2 * recipe.data.shuffle_buffer // recipe.train.batch_size))
+    seen = {order(batch * recipe.train.batch_size + place)[1] for batch in batches for place in mine}
+    held, free = split.bytes_of(sorted(seen)), free_memory() // processes_here(processes.world)
+    if held > free:
+        raise RecipeError(
+            "The row groups that a stream shuffles do not fit in memory.",
+            found=f"{held / 2**30:.1f} GiB for data.shuffle_buffer={recipe.data.shuffle_buffer}, in each process",
+            expected=f"at most {free / 2**30:.1f} GiB, which are free",
+            hint="Fewer samples shuffled together, or smaller row groups in the files, take less:",
+            command=f"data.shuffle_buffer={max(1, recipe.data.shuffle_buffer // 4)}",
+        )
+    return (
+        f"stream: {len(split):,} samples in {order.num_shards:,} row groups, read in {order.lanes} "
+        f"lane{'' if order.lanes == 1 else 's'}; up to {held / 2**20:,.0f} MiB of them in this process's memory"
+    )
 
 
 def _class_pixels(recipe: Recipe, split: Split, dataset: Dataset) -> list[list[int]] | None:

@@ -67,6 +67,7 @@ RANGES: Mapping[str, Range] = {
     "data.hue": between(0, 0.5),  # half a turn either way is every hue
     "data.color_probability": between(0, 1),
     "data.workers": at_least(-1),
+    "data.shuffle_buffer": at_least(1),
     "loss.cross_entropy": at_least(0),
     "loss.ohem": at_least(0),
     "loss.focal": at_least(0),

@@ -1,17 +1,19 @@
-"""Images named on a command line: files, folders and globs become paths, each with a name of its own to save under.
+"""Images named on a command line: files, folders, globs and URLs of such become paths, each with a name to save under.
 
 A name is the path below the folder or glob it was found by, without its suffix: "aachen/000012". Where day/0001.png and
 night/0001.png would share one, the names of both folders' images begin with the folder; where street.jpg and street.png
-would, they keep their suffixes. So no answer is written over another. Nothing is opened.
+would, they keep their suffixes. So no answer is written over another. Nothing is opened; elsewhere folders are listed.
 """
 
 import glob
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 
+from terrazzo import remote
 from terrazzo.errors import MissingPathError, UsageError, nearest
 from terrazzo.images import IMAGE_SUFFIXES
 
@@ -20,27 +22,32 @@ from terrazzo.images import IMAGE_SUFFIXES
 class Source:
     """An image to look at."""
 
-    path: Path
-    """Where it is."""
+    path: Path | str
+    """Where it is: a path, or a URL."""
     name: str
     """What answers about it are called, "/" between folders; no other source has it."""
 
 
 def find_sources(arguments: Iterable[str | os.PathLike[str]], *, outside: Path | None = None) -> list[Source]:
-    """Return the images that `arguments` (files, folders, globs) name, in their order, folders sorted, each image once.
+    """Return the images that `arguments` (files, folders, globs, URLs) name, in their order, folders sorted, each once.
 
     Folders are searched to the bottom, hidden files and folders left aside; a file named itself is taken whatever its
     suffix. outside: a folder that is not searched: the output of an earlier call may lie among its sources.
-    Raises MissingPathError for a path or glob that leads nowhere, UsageError for a folder without images.
+    Raises MissingPathError for a path or glob that leads nowhere, UsageError for a folder without images; for URLs
+    also what `remote.read` raises.
     """
     barred = None if outside is None else _absolute(outside)
     found: dict[Path, _Place] = {}
     for argument in [os.fspath(one) for one in arguments]:
+        if remote.is_url(argument):
+            for url, below, key in _expand_url(argument):
+                found.setdefault(key, _Place("" if url == argument else argument, below, url))
+            continue
         for path, below in _expand(argument, barred):
             group = "" if path == Path(argument).expanduser() else argument  # a shell names files one by one
-            found.setdefault(_absolute(path), _Place(group, below))
+            found.setdefault(_absolute(path), _Place(group, below, _absolute(path)))
     names = _distinct_names(found)
-    return [Source(path, names[path]) for path in found]
+    return [Source(place.path, names[key]) for key, place in found.items()]
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class _Place:
 
     group: str  # the folder or glob; "" for all files that were named themselves
     below: PurePath  # the path below it
+    path: Path | str
 
 
 def _expand(argument: str, barred: Path | None) -> Iterator[tuple[Path, PurePath]]:
@@ -72,6 +80,38 @@ def _expand(argument: str, barred: Path | None) -> Iterator[tuple[Path, PurePath
         )
 
 
+def _expand_url(url: str) -> Iterator[tuple[str, PurePath, Path]]:
+    """Yield (URL, path below the folder or glob, a path that no other image has) of every image that a URL names."""
+    path = remote.path_of(url)
+    if remote.is_web(url):
+        asked = re.sub(r"\W+", "-", url.partition("?")[2])
+        name = PurePosixPath(path)
+        own = name.with_name(f"{name.stem}-{asked}{name.suffix}") if asked else name
+        yield url, PurePath(own.name), Path("https:", own)
+    elif glob.has_magic(path):
+        folder = url.replace(path, "/".join(_fixed_part(PurePosixPath(path))), 1)
+        yield from _named_urls(remote.matches(url), folder, f"No image matches {url}.")
+    elif _is_image(PurePosixPath(path)):
+        yield url, PurePath(PurePosixPath(path).name), Path(url)
+    elif remote.is_folder(url):
+        yield from _named_urls(list(remote.files_below(url)), url, f"There are no images in {url}.")
+    elif remote.exists(url):
+        yield url, PurePath(PurePosixPath(path).name), Path(url)
+    else:
+        raise MissingPathError(f"There is no image, folder or glob {url}.")
+
+
+def _named_urls(files: Sequence[str], folder: str, if_none: str) -> Iterator[tuple[str, PurePath, Path]]:
+    pairs = [(file, PurePosixPath(remote.below(file, folder))) for file in files]
+    images = [(file, below) for file, below in pairs if _is_image(below) and not _is_hidden(below)]
+    if not images:
+        raise UsageError(
+            if_none, found=f"{len(files)} other files" if files else "nothing", expected=_suffixes()
+        )
+    for file, below in images:
+        yield file, PurePath(below), Path(file)
+
+
 def _expand_glob(pattern: str, barred: Path | None) -> Iterator[tuple[Path, PurePath]]:
     fixed = Path(*_fixed_part(Path(pattern)))
     matches = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
@@ -86,7 +126,7 @@ def _expand_glob(pattern: str, barred: Path | None) -> Iterator[tuple[Path, Pure
         yield path, path.relative_to(fixed) if path.is_relative_to(fixed) else PurePath(path.name)
 
 
-def _fixed_part(pattern: Path) -> tuple[str, ...]:
+def _fixed_part(pattern: PurePath) -> tuple[str, ...]:
     """Return the leading folders of a glob that hold no magic."""
     parts = pattern.parts
     first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
@@ -159,7 +199,11 @@ def _numbered(names: Mapping[Path, str]) -> dict[Path, str]:
     return numbered
 
 
-def _is_image(path: Path) -> bool:
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_image(path: PurePath) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 

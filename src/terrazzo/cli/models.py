@@ -24,7 +24,7 @@ def _train_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="a folder, a saved data set, or a Hub id user/name[@revision]; not needed where the recipe names one",
+        help="a folder, a saved data set, a Hub id user/name[@revision], or a URL; not needed where RECIPE names one",
     )
     parser.add_argument("--out", metavar="RUN", help="the run's folder, made here; runs/RECIPE by default")
     parser.add_argument(
@@ -99,6 +99,12 @@ def _evaluate_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON instead of a table")
     parser.add_argument(
+        "--stream",
+        action="store_true",
+        default=None,
+        help="read parquet where it lies, without downloading it; as the model was trained by default",
+    )
+    parser.add_argument(
         "--limit", metavar="N", type=count, help="score N images only, spread evenly over the split"
     )
     _look_arguments(parser)
@@ -117,6 +123,7 @@ def _evaluate(arguments: Namespace) -> None:
         flip=True if arguments.tta else None,
         batch_size=arguments.batch,
         limit=arguments.limit,
+        stream=arguments.stream,
         device=arguments.device,
         precision=arguments.precision,
     )
@@ -131,7 +138,10 @@ def _evaluate(arguments: Namespace) -> None:
 def _predict_arguments(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help=MODEL)
     parser.add_argument(
-        "sources", metavar="SOURCE", nargs="+", help='images, folders, or globs such as "day/**/*.jpg"'
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help='images, folders, globs such as "day/**/*.jpg", or URLs of them (s3://…, https://…)',
     )
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="masks, colours, overlays and shares go there"
@@ -251,7 +261,7 @@ COMMANDS = (
     Command(
         "predict",
         "MODEL SOURCE … --out DIR",
-        "Write masks, colours, overlays and class shares of images, folders and globs.",
+        "Write masks, colours, overlays and class shares of images, folders and globs, here or at a URL.",
         "Masks have the size of their images. Images that cannot be read are named at the end, the others predicted.",
         _predict_arguments,
         _predict,

@@ -4,6 +4,7 @@ Used where there is no dataset.json. Where there is no such file either, the ids
 to write is named; names are never made up.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terrazzo import remote
 from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Color, ignore_value
 from terrazzo.data import label_space
-from terrazzo.errors import DatasetFormatError
+from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.storage import read_json
 
 FILES = ("classes.json", "id2label.json", "classes.txt")
@@ -25,13 +27,13 @@ def find(*folders: Path) -> Path | None:
     return next((folder / name for folder in folders for name in FILES if (folder / name).is_file()), None)
 
 
-def read(path: Path, *, keep_void: bool = False) -> label_space.LabelSpace:
-    """Return the label space that a file of names gives.
+def read(path: Path | str, *, keep_void: bool = False) -> label_space.LabelSpace:
+    """Return the label space that a file of names gives, here or at a URL.
 
     Text: one name per line, the first for id 0; or "id name" in every line. JSON: a list of names or of {"name",
     "color"}; or {"0": name}; or {name: 0}.
     """
-    raw_names, colors = _read_text(path) if path.suffix == ".txt" else _read_json(path)
+    raw_names, colors = _read_text(path) if str(path).endswith(".txt") else _read_json(path)
     if not raw_names:
         raise DatasetFormatError(f"{path} names no class.", expected="one name per line, the first for id 0")
     if not colors:
@@ -79,8 +81,9 @@ def missing(
     )
 
 
-def _read_text(path: Path) -> tuple[dict[int, str], dict[int, Color]]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+def _read_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
+    text = remote.read(path).decode("utf-8-sig") if remote.is_url(path) else Path(path).read_text("utf-8-sig")
+    lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     numbered = [re.match(r"(\d+)\s*[\s,:;]\s*(\S.*)", line) for line in lines]
     if lines and all(numbered):
@@ -88,8 +91,8 @@ def _read_text(path: Path) -> tuple[dict[int, str], dict[int, Color]]:
     return dict(enumerate(lines)), {}
 
 
-def _read_json(path: Path) -> tuple[dict[int, str], dict[int, Color]]:
-    value = read_json(path)
+def _read_json(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
+    value = _json_at(path) if remote.is_url(path) else read_json(path)
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return dict(enumerate(value)), {}
     if isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value):
@@ -105,3 +108,10 @@ def _read_json(path: Path) -> tuple[dict[int, str], dict[int, Color]]:
         found=str(value)[:100],
         expected='["road", "car"], [{"name": "road", "color": [128, 64, 128]}], or {"0": "road", "1": "car"}',
     )
+
+
+def _json_at(url: str) -> Any:
+    try:
+        return json.loads(remote.read(url))
+    except ValueError as error:
+        raise UnreadableFileError(f"{url} is not JSON.", found=str(error)) from error

@@ -68,6 +68,12 @@ class Task(Generic[Result]):
                 )
                 patience *= 2
 
+    @property
+    def is_done(self) -> bool:
+        """True where the result is there."""
+        done = self._future.done() and not self._future.cancelled()
+        return done and self._future.exception() is None
+
     def cancel(self) -> None:
         """Let it not be done if it has not begun."""
         self._future.cancel()

@@ -7,7 +7,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, cast, overload
+from typing import Any, Literal, Protocol, cast, overload, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from terrazzo.sample import Sample
 DType = Literal["uint8", "uint16", "float32"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; what nearly every published network was trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SHARDS = 10  # of which a fifth can be set aside whole
 
 
 class Records(Protocol):
@@ -53,6 +54,24 @@ class Records(Protocol):
 
     def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
         """Return the content hashes of these records, image and mask together."""
+        ...
+
+
+@runtime_checkable
+class Sharded(Protocol):
+    """What records offer besides where many are fetched at a time, such as the row groups of a stream."""
+
+    @property
+    def shard_of(self) -> NDArray[np.int64] | None:
+        """For each record, what it is fetched with; None where each is read alone after all."""
+        ...
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Hold these shards, fetched ahead in this order, and drop those expected before."""
+        ...
+
+    def bytes_of(self, shards: Sequence[int]) -> int:
+        """Return the memory that shards take."""
         ...
 
 
@@ -154,6 +173,25 @@ class Split(Sequence[Sample]):
     def hashes(self, *, location: str) -> list[str]:
         """Return one content hash (hex) per sample, image and mask together, cached under `location`."""
         return self.records.hashes(self._indices, location=location)
+
+    @property
+    def shard_of(self) -> NDArray[np.int64] | None:
+        """For each sample, the number of what it is fetched with; None where each is read alone."""
+        shards = self.records.shard_of if isinstance(self.records, Sharded) else None
+        return None if shards is None else shards[np.array(self._indices, dtype=np.int64)]
+
+    def expect(self, indices: Sequence[int]) -> None:
+        """Say which samples are read next, in this order, so that what they are fetched with is there in time."""
+        if isinstance(self.records, Sharded):
+            self.records.expect(self._shards(indices))
+
+    def bytes_of(self, indices: Sequence[int]) -> int:
+        """Return the memory that these samples take while they are expected; 0 where each is read alone."""
+        return self.records.bytes_of(self._shards(indices)) if isinstance(self.records, Sharded) else 0
+
+    def _shards(self, indices: Sequence[int]) -> list[int]:
+        shards = self.records.shard_of if isinstance(self.records, Sharded) else None
+        return [] if shards is None else list(dict.fromkeys(int(shards[self._indices[i]]) for i in indices))
 
     def subset(self, chosen: Iterable[int] | Iterable[str]) -> "Split":
         """Return the split of these positions or names, in the order given; an unknown name gets its nearest."""
@@ -366,12 +404,14 @@ def _divide(
             ["One image cannot be split: there is no val."],
         )
     else:
-        kept_together = splits.groups_by_pattern(split.names, groups) if groups else None
+        kept_together = (
+            splits.groups_by_pattern(split.names, groups) if groups else whole_shards(split, SHARDS)
+        )
         chosen = splits.make_split(split.names, fraction, seed, kept_together)
         stored = splits.manifest(chosen, of=of, fraction=fraction, seed=seed, groups=groups)
         about = [
             f"{splits.MADE}: made one by name, seed {seed}: {len(chosen['train'])} train, {len(chosen['val'])} val"
-            + (f", groups by {groups!r} kept together." if groups else ".")
+            + _kept(groups, kept_together)
         ]
     made = {key: _named(split.subset(chosen[key]), key) for key in ("train", "val")}
     return {**made, **{key: one for key, one in whole.items() if key != of}}, stored, about
@@ -391,6 +431,20 @@ def follow(split: Split, stored: Mapping[str, Any]) -> tuple[dict[str, list[str]
         )
     new = len(set(split.names) - listed)
     return chosen, ([f"{new} images are newer than the stored split and are left out."] if new else [])
+
+
+def whole_shards(split: Split, least: int) -> dict[str, str] | None:
+    """Return {name: shard} of a split of `least` shards or more, so that none is fetched for both sides of a cut."""
+    shards = split.shard_of
+    if shards is None or len(np.unique(shards)) < least:
+        return None
+    return {name: str(shard) for name, shard in zip(split.names, shards.tolist(), strict=True)}
+
+
+def _kept(groups: str | None, kept_together: Mapping[str, str] | None) -> str:
+    if groups:
+        return f", groups by {groups!r} kept together."
+    return ", row groups kept whole." if kept_together else "."
 
 
 def _named(split: Split, name: str) -> Split:

@@ -70,15 +70,19 @@ def write_description(folder: Path | str, description: Description) -> None:
 def read_description(folder: Path | str) -> Description:
     """Return the dataset.json of `folder`; DatasetFormatError with every problem in it."""
     path = Path(folder) / FILE
-    value = read_json(path)
+    return from_value(read_json(path), where=str(path))
+
+
+def from_value(value: Any, *, where: str) -> Description:
+    """Return the description in the JSON of a dataset.json that lies at `where`; raises as `read_description` does."""
     if not isinstance(value, dict):
         raise DatasetFormatError(
-            f"{path} is not a description.", found=str(value)[:80], expected='{"classes": [...], …}'
+            f"{where} is not a description.", found=str(value)[:80], expected='{"classes": [...], …}'
         )
     version = value.pop("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise DatasetFormatError(
-            f"{path} has format version {version!r}.",
+            f"{where} has format version {version!r}.",
             expected=f"{FORMAT_VERSION}, which this terrazzo reads",
             hint="A newer terrazzo wrote it. Upgrade:",
             command="pip install --upgrade terrazzo",
@@ -86,7 +90,7 @@ def read_description(folder: Path | str) -> Description:
     problems = _problems(value)
     if problems:
         raise DatasetFormatError(
-            f"{path} has {len(problems)} problem{'s' if len(problems) > 1 else ''}.",
+            f"{where} has {len(problems)} problem{'s' if len(problems) > 1 else ''}.",
             found="\n" + "\n".join(problems),
         )
     try:
@@ -94,7 +98,7 @@ def read_description(folder: Path | str) -> Description:
         remap = Remap.from_json(value["remap"], len(classes)) if value.get("remap") is not None else None
     except DatasetFormatError as error:
         raise DatasetFormatError(
-            f"{path}: {error.what}", found=error.found, expected=error.expected, hint=error.hint
+            f"{where}: {error.what}", found=error.found, expected=error.expected, hint=error.hint
         ) from error
     splits = value.get("splits")
     return Description(

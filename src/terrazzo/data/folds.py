@@ -7,12 +7,14 @@ evaluating find the same images again; `open_dataset` takes that manifest as it 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.data import splits
-from terrazzo.data.dataset import Dataset, Split, follow
+from terrazzo.data.dataset import Dataset, Sharded, Split, follow, whole_shards
 from terrazzo.errors import DatasetFormatError, UsageError
 
 SEED = 0  # of the cut
@@ -46,9 +48,11 @@ def folded(dataset: Dataset, fold: tuple[int, int]) -> Dataset:
         own = _own_names(pool)
         group_of = splits.groups_by_pattern(own, dataset.groups)
         units = {name: group_of[mine] for name, mine in zip(names, own, strict=True)}
+    is_grouped = units is not None
+    units = units or whole_shards(pool, count)
     available = len(set(units.values())) if units else len(names)
     if count > available:
-        what = "groups of images" if units else "labelled images"
+        what = "groups of images" if is_grouped else "labelled images"
         raise UsageError(
             f"{count} folds need {count} {what}.",
             found=f"{available} in {dataset.name}",
@@ -61,7 +65,8 @@ def folded(dataset: Dataset, fold: tuple[int, int]) -> Dataset:
     sides = {"train": sorted(name for name in names if name not in held), "val": val}
     stored = splits.manifest(sides, of=pool.name, fraction=1 / count, seed=SEED, groups=dataset.groups)
     stored |= {"fold": [number, count], "data": dataset.name}
-    grouped = f", groups by {dataset.groups!r} kept together" if units else ""
+    grouped = f", groups by {dataset.groups!r} kept together" if is_grouped else ""
+    grouped = grouped or (", row groups kept whole" if units else "")
     note = f"Fold {number} of {count}: {len(sides['train'])} train, {len(val)} val{grouped}."
     return _divided(dataset, pool, stored, [note])
 
@@ -129,6 +134,40 @@ class PooledRecords:
         """Return the content hashes of these records."""
         every = [digest for part in self.parts for digest in part.hashes(location=location)]
         return [every[index] for index in indices]
+
+    @property
+    def shard_of(self) -> NDArray[np.int64] | None:
+        """The shards of one place after those of another; None where records of a part are read one by one."""
+        places = self._places
+        if len(places) < len({id(part.records) for part in self.parts}):
+            return None
+        first = {id(records): before for records, before, _ in places}
+        shards = [part.shard_of for part in self.parts]
+        pairs = zip(self.parts, shards, strict=True)
+        return np.concatenate([one + first[id(part.records)] for part, one in pairs if one is not None])
+
+    def expect(self, shards: Sequence[int]) -> None:
+        """Pass on to each place which of its shards come next."""
+        for records, before, count in self._places:
+            records.expect([shard - before for shard in shards if before <= shard < before + count])
+
+    def bytes_of(self, shards: Sequence[int]) -> int:
+        """Return the memory that shards take."""
+        return sum(
+            records.bytes_of([shard - before for shard in shards if before <= shard < before + count])
+            for records, before, count in self._places
+        )
+
+    @cached_property
+    def _places(self) -> list[tuple[Sharded, int, int]]:
+        """The records that have shards, each once: how many shards lie before them, and how many they have."""
+        places: list[tuple[Sharded, int, int]] = []
+        for records in {id(part.records): part.records for part in self.parts}.values():
+            shards = records.shard_of if isinstance(records, Sharded) else None
+            if isinstance(records, Sharded) and shards is not None:
+                before = places[-1][1] + places[-1][2] if places else 0
+                places.append((records, before, int(shards.max(initial=-1)) + 1))
+        return places
 
     def _at(self, index: int) -> tuple[Split, int]:
         """The split that holds a record, and its index in that split's own records."""

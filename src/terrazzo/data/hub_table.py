@@ -5,7 +5,8 @@ sets that are published as one are named together with their importer.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ def open_hub(source: str, *, keep_void: bool = False, split_manifest: Any = None
     records = table.recognise(tables, source)
     if names_file is None:
         raise table.unnamed(source, Path(repo.split("/")[-1]), records, advice=SAVE_IT.format(repo=source))
-    card = about.card_data if about is not None else None
     return table.assemble(
         records,
         class_names.read(names_file, keep_void=keep_void),
@@ -49,9 +49,57 @@ def open_hub(source: str, *, keep_void: bool = False, split_manifest: Any = None
         name=repo.split("/")[-1],
         location=f"{repo}@{commit}",
         manifest=split_manifest,
-        license=str(card["license"]) if card is not None and "license" in card else None,
+        license=_license(about),
         source=f"https://huggingface.co/datasets/{repo}",
     )
+
+
+@dataclass(frozen=True)
+class HubParquet:
+    """A data set of parquet files on the Hub, of which only the files' names are known."""
+
+    repo: str
+    """Its name, "user/name"."""
+    commit: str
+    """The commit that was looked at."""
+    files: Mapping[str, Sequence[str]]
+    """By split: the URLs of the files at that commit, hf://…"""
+    names_file: Path | None
+    """The downloaded file of class names."""
+    license: str | None
+    """As its card says."""
+
+
+def find_parquet(source: str) -> HubParquet:
+    """Return where the parquet files of "user/name[@revision]" lie; none of them is downloaded."""
+    import datasets
+
+    repo, _, revision = source.partition("@")
+    about = _about(repo, revision or None, source)
+    if about is None:
+        raise missing(source, found="the Hugging Face Hub cannot be reached, and a stream comes from there")
+    names_file = _names_file(repo, revision or None, source, is_reachable=True)
+    try:
+        found = datasets.load_dataset_builder(repo, revision=about.sha).config.data_files or {}
+    except Exception as error:  # whatever the libraries below trip over
+        raise _hub_error(source, error) from error
+    files = {str(split): [str(url) for url in urls] for split, urls in found.items()}
+    others = [url for urls in files.values() for url in urls if not url.lower().endswith(".parquet")]
+    if others or not files:
+        raise DatasetFormatError(
+            f"{source} on the Hugging Face Hub cannot be streamed.",
+            found=f"{len(others)} files such as {others[0]}" if others else "no data files",
+            expected="parquet files",
+            hint="The Hub keeps a copy of many data sets as parquet, on a branch of its own; or download it whole:",
+            command=f"terrazzo train … --data {repo}@refs/convert/parquet data.stream=true\n"
+            f"terrazzo train … --data {source} data.stream=false",
+        )
+    return HubParquet(repo, about.sha, files, names_file, _license(about))
+
+
+def _license(about: Any) -> str | None:
+    card = about.card_data if about is not None else None
+    return str(card["license"]) if card is not None and "license" in card else None
 
 
 def _about(repo: str, revision: str | None, source: str) -> Any:

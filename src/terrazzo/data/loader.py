@@ -1,8 +1,8 @@
 """The samples of every training step, in an order and with augmentation that depend on nothing but seed and step.
 
-The order of epoch e is a permutation drawn from (seed, e); epochs follow each other without end, and step s takes the
-positions [s * batch_size, (s + 1) * batch_size) of that line, across epochs where they meet. What is drawn for a sample
-comes from (seed, epoch, sample). So the same training sees the same pixels with any number of threads, processes and
+`order.py` says which sample stands where in the endless line of epochs; step s takes the positions
+[s * batch_size, (s + 1) * batch_size) of that line, across epochs where they meet. What is drawn for a sample comes
+from (seed, epoch, sample). So the same training sees the same pixels with any number of threads, processes and
 micro-batches, and a run goes on exactly where it was from its step alone: the loader has no state to save.
 
 A crew of threads prepares the steps ahead (`crew.py` says why threads); decoded samples are kept (`cache.py`).
@@ -15,7 +15,7 @@ import math
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from terrazzo.data.cache import SampleCache, Samples, cache_budget
 from terrazzo.data.crew import Crew, Task
+from terrazzo.data.order import Order, Shuffled
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.errors import DataError, DatasetFormatError, RecipeError
 from terrazzo.sample import Sample
@@ -45,6 +46,9 @@ class Loader:
         batch_size: int,
         micro_batch: int = 0,
         seed: int = 0,
+        order: Order | None = None,
+        expect: Callable[[Sequence[int]], None] | None = None,
+        foresight: int = 0,
         workers: int = -1,
         cache: Literal["auto", "memory", "none"] = "auto",
         rank: int = 0,
@@ -54,6 +58,9 @@ class Loader:
     ) -> None:
         """batch_size: samples per step over all processes. micro_batch: samples per tensor, 0 = this process's share.
 
+        order: which sample stands at a position; by default each epoch is a permutation drawn from (seed, epoch).
+        expect: called at each step with the indices that this process reads from there on, `foresight` of them or more,
+        by data that are fetched many samples at a time.
         workers: threads; 0 = prepare in the caller, -1 = half of the cores this process may use, 1 to 16. cache: what
         to keep decoded, see `cache_budget`. pixel_weight: mask (H, W) int64 -> what it adds to `weight`.
         on_unreadable: "stop" raises the DataError of a sample at the step that needs it; "skip" trains that step with
@@ -74,7 +81,10 @@ class Loader:
         threads = default_threads() if workers < 0 else workers
         self._split, self._transform, self._rank = split, transform, rank
         self._names = list(split.names)
-        self._samples = SampleCache(split, cache_budget(cache, sharers=_processes_here(world)))
+        self._order = order or Shuffled(len(split), seed)
+        self._expect, self._foresight = expect, foresight
+        self._next: dict[int, list[int]] = {}  # step -> indices that were announced
+        self._samples = SampleCache(split, cache_budget(cache, sharers=processes_here(world)))
         self._pixel_weight, self._on_unreadable = pixel_weight, on_unreadable
         self._crew = Crew(threads)
         self._ahead = max(1, math.ceil(2 * threads / self.share)) if threads else 0
@@ -157,11 +167,11 @@ class Loader:
 
     def _at(self, position: int) -> tuple[int, int]:
         """The (epoch, index in the split) at a position."""
-        epoch, place = divmod(position, len(self._split))
-        return epoch, int(_order(self.seed, epoch, len(self._split))[place])
+        return self._order(position)
 
     def _ready(self, step: int) -> "_Step":
         """Return a step whose samples are all there, with the steps after it on their way."""
+        self._announce(step)
         wanted = range(step, step + 1 + self._ahead)
         for number in [number for number in self._steps if number not in wanted]:
             self._steps.pop(number).cancel()
@@ -172,6 +182,20 @@ class Loader:
         while ready.tasks:
             self._finish(ready, step)
         return ready
+
+    def _announce(self, step: int) -> None:
+        """Say which samples come next, those of `step` first; where crops have no size, those of all processes."""
+        if self._expect is None or next(iter(self._next), None) == step:
+            return
+        steps = range(step, step + 1 + max(self._ahead, -(-self._foresight // self.share)))
+        self._next = {number: self._next.get(number) or self._looked_at(number) for number in steps}
+        self._expect([index for number in steps for index in self._next[number]])
+
+    def _looked_at(self, step: int) -> list[int]:
+        if self._transform.config.augment:
+            return self.sample_indices(step)
+        first = step * self.batch_size
+        return [self._at(position)[1] for position in range(first, first + self.batch_size)]
 
     def _begin(self, step: int) -> "_Step":
         size_hw = self._size_hw(step)
@@ -255,7 +279,7 @@ def default_threads() -> int:
     Half, because a training on the CPU uses all of them itself; processes of one machine share them.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_THREADS, cores // 2 // _processes_here(1)))
+    return max(1, min(MOST_THREADS, cores // 2 // processes_here(1)))
 
 
 @dataclass
@@ -278,11 +302,6 @@ class _Step:
             task.cancel()
 
 
-@functools.lru_cache(maxsize=8)
-def _order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(count)
-
-
 def _prepare(
     samples: SampleCache,
     transform: TrainTransform,
@@ -293,8 +312,8 @@ def _prepare(
     transform.write(samples[key[2]], np.random.default_rng(key), image_CHW, mask_HW)
 
 
-def _processes_here(world: int) -> int:
-    """How many of the training's processes share this machine: what the launcher says, else all of them."""
+def processes_here(world: int) -> int:
+    """Return how many of the training's processes share this machine: what the launcher says, else all of them."""
     return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
 
 

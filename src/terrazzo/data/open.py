@@ -1,7 +1,7 @@
 """The one door: whatever holds a data set, `open_dataset` returns a Dataset, or says in words why it cannot.
 
-A folder in our form, a saved Hugging Face data set, parquet files, or a data set on the Hub. Only the last touches the
-network. Raw downloads of published data sets are imported once, by `terrazzo import`.
+A folder in our form, a saved Hugging Face data set, parquet files, or a data set on the Hub or at a URL. Only the last
+two touch the network. Raw downloads of published data sets are imported once, by `terrazzo import`.
 """
 
 import re
@@ -13,6 +13,7 @@ from terrazzo.data import folds, splits
 from terrazzo.data.dataset import Dataset
 from terrazzo.data.refusals import PUBLISHED_AS_SCRIPTS, missing, script_data_set
 from terrazzo.errors import DatasetFormatError
+from terrazzo.remote import is_url
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
@@ -21,11 +22,14 @@ def open_dataset(
     source: Path | str | Dataset,
     *,
     keep_void: bool = False,
+    stream: bool = False,
     split_manifest: Path | str | Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Return the data set at `source`: a folder, a saved Hugging Face data set, parquet, or "user/name[@revision]".
+    """Return the data set at `source`: a folder, a saved Hugging Face data set, parquet, "user/name[@revision]", a URL.
 
     keep_void: classes called "unlabeled", "void-…" and the like stay classes instead of becoming ignore.
+    stream: parquet is read where it lies, row group by row group, instead of being downloaded and converted; what is no
+    table here is read file by file anyway. A URL (s3://bucket/street, https://…/train.parquet) is never copied.
     split_manifest: the split or fold that a run made and stored, used again, so that no training image is scored. A
     Dataset is returned as it is, or with the stored fold.
     Raises MissingPathError, DatasetFormatError, or the error of the first file that is read.
@@ -33,16 +37,20 @@ def open_dataset(
     if split_manifest is not None:
         split_manifest = splits.read_manifest(split_manifest)
         if folds.is_fold(split_manifest):
-            return folds.folded_again(open_dataset(source, keep_void=keep_void), split_manifest)
+            return folds.folded_again(
+                open_dataset(source, keep_void=keep_void, stream=stream), split_manifest
+            )
     if isinstance(source, Dataset):
         return source
+    if is_url(source):
+        from terrazzo.data.streaming import open_url
+
+        return open_url(source, keep_void=keep_void, split_manifest=split_manifest)
     path = Path(source).expanduser()
     if path.is_dir():
-        return _open_local_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+        return _open_local_folder(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     if path.is_file() and path.suffix.lower() == ".parquet":
-        from terrazzo.data.table import open_parquet
-
-        return open_parquet(path, keep_void=keep_void, split_manifest=split_manifest)
+        return _open_parquet(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     if path.is_file() and path.name == "dataset.json":
         return open_dataset(path.parent, keep_void=keep_void, split_manifest=split_manifest)
     if path.exists():
@@ -51,10 +59,11 @@ def open_dataset(
             expected="a folder, or a .parquet file",
             hint="Name the folder that holds images and masks.",
         )
-    return _open_by_name(str(source), keep_void=keep_void, split_manifest=split_manifest)
+    opening = _stream_by_name if stream else _open_by_name
+    return opening(str(source), keep_void=keep_void, split_manifest=split_manifest)
 
 
-def _open_local_folder(path: Path, *, keep_void: bool, split_manifest: Any) -> Dataset:
+def _open_local_folder(path: Path, *, keep_void: bool, stream: bool, split_manifest: Any) -> Dataset:
     from terrazzo.data.folder import open_folder
 
     if (path / "dataset.json").is_file():
@@ -64,21 +73,42 @@ def _open_local_folder(path: Path, *, keep_void: bool, split_manifest: Any) -> D
 
         return open_saved(path, keep_void=keep_void, split_manifest=split_manifest)
     if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
-        from terrazzo.data.table import open_parquet
-
-        return open_parquet(path, keep_void=keep_void, split_manifest=split_manifest)
+        return _open_parquet(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     return open_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _open_parquet(path: Path, *, keep_void: bool, stream: bool, split_manifest: Any) -> Dataset:
+    if stream:
+        from terrazzo.data.streaming import stream_files
+
+        return stream_files(path, keep_void=keep_void, split_manifest=split_manifest)
+    from terrazzo.data.table import open_parquet
+
+    return open_parquet(path, keep_void=keep_void, split_manifest=split_manifest)
 
 
 def _open_by_name(source: str, *, keep_void: bool, split_manifest: Any) -> Dataset:
     """Open what is no path here: a data set on the Hub, if it is called like one."""
+    if not _may_be_on_the_hub(source):
+        raise missing(source)
+    from terrazzo.data.hub_table import open_hub
+
+    return open_hub(source, keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _stream_by_name(source: str, *, keep_void: bool, split_manifest: Any) -> Dataset:
+    if not _may_be_on_the_hub(source):
+        raise missing(source)
+    from terrazzo.data.streaming import stream_hub
+
+    return stream_hub(source, keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _may_be_on_the_hub(source: str) -> bool:
+    """True where a name looks like one on the Hub; raises for names of data sets that have to be imported."""
     importer = PUBLISHED_AS_SCRIPTS.get(source.lower())
     if importer is not None:
         raise script_data_set(source, importer)
-    if (
-        HUB_ID.fullmatch(source) and not Path(source).parent.is_dir()
-    ):  # data/camvd is a slip, not a name on the Hub
-        from terrazzo.data.hub_table import open_hub
-
-        return open_hub(source, keep_void=keep_void, split_manifest=split_manifest)
-    raise missing(source)
+    return (
+        HUB_ID.fullmatch(source) is not None and not Path(source).parent.is_dir()
+    )  # data/camvd is a slip, not a name on the Hub

@@ -72,23 +72,36 @@ def open_parquet(path: Path, *, keep_void: bool = False, split_manifest: Any = N
     return assemble(records, space, tables, name=name, location=str(path.resolve()), manifest=split_manifest)
 
 
+def parquet_files(path: Path) -> dict[str, list[str]]:
+    """Return a parquet file, or those in a folder, by split; "" where no name says one."""
+    if path.is_file():
+        return {"": [str(path)]}
+    files = sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet")})
+    return by_split({file.relative_to(path).as_posix(): str(file) for file in files}, str(path))
+
+
+def by_split(files: Mapping[str, str], title: str) -> dict[str, list[str]]:
+    """Sort files, given by their paths below a folder, into the splits that these paths say."""
+    found: dict[str, list[str]] = {}
+    for below, file in files.items():
+        found.setdefault(_split_in(below), []).append(file)
+    if "" in found and len(found) > 1:
+        raise DatasetFormatError(
+            f"{title} has parquet files whose split is not clear.",
+            found=", ".join(found[""][:10]),
+            expected="train, validation or test in the name of every file, or in none",
+        )
+    return found
+
+
 def parquet_tables(path: Path) -> dict[str, Any]:
     """Return the tables in a parquet file, or in a folder of them, by split; "" where no name says one."""
     import datasets
 
-    files = [path] if path.is_file() else sorted({*path.glob("*.parquet"), *path.glob("*/*.parquet")})
-    by_split: dict[str, list[str]] = {}
-    for file in files:
-        by_split.setdefault("" if path.is_file() else _split_in(file, path), []).append(str(file))
-    if "" in by_split and len(by_split) > 1:
-        raise DatasetFormatError(
-            f"{path} has parquet files whose split is not clear.",
-            found=", ".join(by_split[""][:10]),
-            expected="train, validation or test in the name of every file, or in none",
-        )
+    files = parquet_files(path)
     try:
         with _quiet():
-            named = {split or "train": members for split, members in by_split.items()}
+            named = {split or "train": members for split, members in files.items()}
             tables = dict(datasets.load_dataset("parquet", data_files=named))
     except Exception as error:  # pyarrow and datasets wrap each other's errors
         raise UnreadableFileError(
@@ -96,7 +109,7 @@ def parquet_tables(path: Path) -> dict[str, Any]:
             found=innermost(error),
             hint="Restore the file from where it came.",
         ) from error
-    return {"": tables["train"]} if "" in by_split else tables
+    return {"": tables["train"]} if "" in files else tables
 
 
 @dataclass(frozen=True)
@@ -160,14 +173,8 @@ class TableRecords:
     def _cell(self, index: int, column: str) -> Any:
         """The bytes of an encoded cell, or the array of a plain one."""
         value = self.table.select_columns([column])[int(index)][column]
-        if isinstance(value, dict):
-            if value.get("bytes") is not None:
-                return value["bytes"]
-            return _read_beside(value.get("path"), self.where(index, mask=column == self.mask_column))
-        if isinstance(value, bytes):
-            return value
-        dtype = getattr(self.table.features[column], "dtype", None)
-        return np.asarray(value, dtype=dtype if dtype != "list" else None)
+        where = self.where(index, mask=column == self.mask_column)
+        return content_of(value, self.table.features[column], where=where)
 
 
 def assemble(
@@ -193,6 +200,20 @@ def assemble(
     )
 
 
+def content_of(value: Any, feature: Any, *, where: str) -> Any:
+    """Return the bytes of an encoded cell, or the array of a plain one."""
+    if isinstance(value, dict):
+        if value.get("bytes") is not None:
+            return value["bytes"]
+        return _read_beside(value.get("path"), where)
+    if value is None:
+        return _read_beside(None, where)
+    if isinstance(value, bytes):
+        return value
+    dtype = getattr(feature, "dtype", None)
+    return np.asarray(value, dtype=dtype if dtype != "list" else None)
+
+
 # -- columns and rows --------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +228,7 @@ def recognise(tables: Mapping[str, Any], title: str) -> dict[str, TableRecords]:
             )
         records[split] = _recognise(table, f"{title} [{key}]" if key else title)
     if not any(one.has_masks for one in records.values()):
-        raise _unknown_columns(next(iter(tables.values())), title, "no mask column")
+        raise unknown_columns(next(iter(tables.values())).features, title, "no mask column")
     ordered = [split for split in ("", "train", "val", "test") if split in records]
     return {split: records[split] for split in [*ordered, *(s for s in records if s not in ordered)]}
 
@@ -215,15 +236,9 @@ def recognise(tables: Mapping[str, Any], title: str) -> dict[str, TableRecords]:
 def _recognise(table: Any, title: str) -> TableRecords:
     import datasets
 
-    pictures = [name for name, feature in table.features.items() if _is_picture(feature)]
-    image = next((name for name in IMAGE_COLUMNS if name in pictures), None)
-    masks = [name for name in MASK_COLUMNS if name in pictures]
-    if image is None or len(masks) > 1 or (not masks and _labels_are_numbers(table)):
-        what = (
-            "no image column" if image is None else "more than one mask column" if masks else "no mask column"
-        )
-        raise _unknown_columns(table, title, what)
-    mask = masks[0] if masks and not _all_empty(table, masks[0], title) else None
+    image, mask = find_columns(table.features, title)
+    if mask is not None and _all_empty(table, mask, title):
+        mask = None
     table = table.select_columns([image, mask] if mask else [image])
     for name in table.column_names:
         if isinstance(table.features[name], datasets.Image):
@@ -231,8 +246,24 @@ def _recognise(table: Any, title: str) -> TableRecords:
     return TableRecords(table.with_format(None), image, mask, _names(table, image), title)
 
 
-def _unknown_columns(table: Any, title: str, what: str) -> DatasetFormatError:
-    kinds = ", ".join(f"{name} ({_kind(feature)})" for name, feature in table.features.items())
+def find_columns(features: Mapping[str, Any], title: str) -> tuple[str, str | None]:
+    """Return the names of the image column and of the mask column, None where there is none.
+
+    features: those of `datasets`, by column. Raises DatasetFormatError where they cannot be told.
+    """
+    pictures = [name for name, feature in features.items() if _is_picture(feature)]
+    image = next((name for name in IMAGE_COLUMNS if name in pictures), None)
+    masks = [name for name in MASK_COLUMNS if name in pictures]
+    if image is None or len(masks) > 1 or (not masks and _labels_are_numbers(features)):
+        what = (
+            "no image column" if image is None else "more than one mask column" if masks else "no mask column"
+        )
+        raise unknown_columns(features, title, what)
+    return image, masks[0] if masks else None
+
+
+def unknown_columns(features: Mapping[str, Any], title: str, what: str) -> DatasetFormatError:
+    kinds = ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
     return DatasetFormatError(
         f"{title} has {what} that terrazzo knows.",
         found=f"columns {kinds}",
@@ -256,12 +287,10 @@ def _is_picture(feature: Any) -> bool:
     return inner is not None and getattr(inner, "feature", None) is not None
 
 
-def _labels_are_numbers(table: Any) -> bool:
+def _labels_are_numbers(features: Mapping[str, Any]) -> bool:
     import datasets
 
-    return any(
-        isinstance(table.features.get(name), datasets.ClassLabel | datasets.Value) for name in MASK_COLUMNS
-    )
+    return any(isinstance(features.get(name), datasets.ClassLabel | datasets.Value) for name in MASK_COLUMNS)
 
 
 def _kind(feature: Any) -> str:
@@ -340,7 +369,7 @@ def _local_names(folder: Path, records: Mapping[str, TableRecords], *, keep_void
 
 
 def unnamed(
-    title: str, folder: Path, records: Mapping[str, TableRecords], advice: str | None = None
+    title: str, folder: Path, records: Mapping[str, dataset.Records], advice: str | None = None
 ) -> DatasetFormatError:
     labelled = [one for one in records.values() if one.has_masks]
     first = labelled[0]
@@ -360,9 +389,9 @@ def unnamed(
     )
 
 
-def _split_in(file: Path, root: Path) -> str:
-    """The split that a parquet file's name or folder says, or ""."""
-    for part in (file.name, *reversed(file.relative_to(root).parts[:-1])):
+def _split_in(below: str) -> str:
+    """The split that a parquet file's name or folder says, or ""; below: its path below the data set."""
+    for part in reversed(below.split("/")):
         word = re.match(r"[A-Za-z]+", part)
         if word and word[0].lower() in SPLIT_NAMES:
             return SPLIT_NAMES[word[0].lower()]

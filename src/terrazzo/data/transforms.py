@@ -60,6 +60,10 @@ class DataConfig:
     """Threads that prepare samples; 0 = none beside the trainer, -1 = as many as the machine has to spare."""
     cache: Literal["auto", "memory", "none"] = "auto"
     """Keep decoded samples in memory: while they take at most a quarter of what is free and 2 GiB; always; never."""
+    stream: bool = False
+    """Read parquet files, on the Hub, in a bucket or here, row group by row group where they lie, without a copy."""
+    shuffle_buffer: int = 1024
+    """Samples of a stream, over all processes, that are shuffled with each other; about twice as many lie in memory."""
     on_unreadable: Literal["stop", "skip"] = "stop"
     """What to do when a sample cannot be read: stop with its name, or train without its pixels and say how many."""
     keep_void: bool = False
