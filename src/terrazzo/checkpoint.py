@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import CheckpointError
+from terrazzo.nn.two_classes import narrowed
 
 OPTIMIZER = "optimizer.safetensors"
 TRAINING = "training.safetensors"
@@ -51,9 +52,10 @@ def read_training_state(
 ) -> None:
     """Put `network`, `optimizer` and `average` back to where the checkpoint `folder` left them, in place.
 
-    model_tensors: the tensors of the folder's model, named as in `network.state_dict()`.
+    model_tensors: the tensors of the folder's model, named as in `network.state_dict()`, or its equal of two classes.
     Raises CheckpointError when names or shapes do not fit.
     """
+    model_tensors = narrowed(network, model_tensors)
     own = load_file(folder / TRAINING) if average is not None else dict(model_tensors)
     _load(network, own, where=folder)
     if average is not None:

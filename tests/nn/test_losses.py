@@ -109,7 +109,7 @@ def test_one_class_is_refused_in_words() -> None:
         "  expected: at least 2\n"
         '  Name what surrounds the class, such as "background", a class of its own and label it.\n'
         "  One number for two classes is model.one_logit=true; for a network of your own:\n"
-        "  network = terrazzo.nn.outputs.as_two_classes(network)"
+        "  network = terrazzo.nn.two_classes.as_two_classes(network)"
     )
 
 

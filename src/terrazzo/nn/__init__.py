@@ -46,6 +46,8 @@ class ModelConfig:
     """A run or saved model whose weights start this training, head rows matched by class name."""
     freeze: Literal["none", "backbone"] = "none"
     """"backbone" trains the head alone."""
+    one_logit: bool = False
+    """Two classes from one number per pixel, a sigmoid instead of a softmax; a data set of two classes only."""
     dropout: float = 0.1
     """Share of the head's channels dropped before the classifier while training."""
     drop_path: float = 0.1
@@ -68,11 +70,23 @@ def build(
 
     Reading weights is the next step, with a report of its own: `terrazzo.nn.weights.load_pretrained`. mean
     and std are per channel, for images in [0, 1]. Under `with torch.device("meta")` nothing is allocated.
-    Raises UnknownNameError with the nearest names, RecipeError for a field that the architecture does not have.
+    Raises UnknownNameError with the nearest names, RecipeError for a field that the architecture does not have,
+    and for one number per pixel where there are not two classes.
     """
     if config.name not in MODELS:
         raise unknown_name("model", config.name, MODELS, command="terrazzo models")
-    network = MODELS[config.name](config, num_classes=num_classes, channels=channels, mean=mean, std=std)
+    if config.one_logit and num_classes != 2:
+        raise RecipeError(
+            "One number per pixel is for two classes.",
+            found=f"model.one_logit=true and {num_classes} classes",
+            expected="a data set of two classes, or model.one_logit=false",
+        )
+    channels_out = 1 if config.one_logit else num_classes
+    network = MODELS[config.name](config, num_classes=channels_out, channels=channels, mean=mean, std=std)
+    if config.one_logit:
+        from terrazzo.nn.two_classes import as_two_classes
+
+        as_two_classes(network)
     if config.freeze == "backbone":
         network.backbone.requires_grad_(False)
     return network

@@ -220,7 +220,7 @@ class SegmentationLoss:
                 expected="at least 2",
                 hint='Name what surrounds the class, such as "background", a class of its own and label it.\n'
                 "One number for two classes is model.one_logit=true; for a network of your own:",
-                command="network = terrazzo.nn.outputs.as_two_classes(network)",
+                command="network = terrazzo.nn.two_classes.as_two_classes(network)",
             )
         if self.class_weights_K is None:
             return None

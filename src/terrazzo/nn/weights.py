@@ -26,6 +26,7 @@ from terrazzo.nn import segformer_files
 from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, listed, model_folder, read_tensors
 from terrazzo.nn.segformer import CLASSIFIER, SIZES, STEM, SegFormer
 from terrazzo.nn.segmenter import Segmenter, assemble
+from terrazzo.nn.two_classes import narrowed, widened
 from terrazzo.storage import read_json, write_json
 
 __all__ = ["LoadedModel", "inflate", "license_of", "load_pretrained", "load_tensors", "model_folder", "read_model",
@@ -73,7 +74,8 @@ def save_model(
     folder = Path(folder)
     # clones, because safetensors refuses tensors that share their storage
     tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in widened(network, network.state_dict()).items()
     }
     save_file(tensors, folder / SAFE, metadata={"format": "pt"})
     about = {"class": f"{type(network).__module__}.{type(network).__qualname__}", "num_classes": len(classes)}
@@ -272,6 +274,7 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, where: st
 
     Tensors of half precision become the network's own dtype.
     """
+    tensors = narrowed(network, tensors)
     problems = _misfits(network, tensors)
     if problems:
         raise _does_not_fit(network, tensors, problems, where=where)
@@ -341,7 +344,7 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     if not isinstance(network, SegFormer):
         load_tensors(network, found.tensors, where=found.where)
         return f"{found.where}: loaded all {len(found.tensors)} tensors"
-    wanted = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    wanted = widened(network, {name: tensor.clone() for name, tensor in network.state_dict().items()})
     given = {name: tensor for name, tensor in found.tensors.items() if name in wanted}
     is_whole = any(name.startswith("decode_head.") for name in given)
     report = ["encoder and head" if is_whole else "encoder"]
@@ -362,7 +365,7 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     problems = _problems(wanted, given, due=due)
     if problems:
         raise _does_not_fit(network, found.tensors, problems, where=found.where)
-    network.load_state_dict({**wanted, **given})
+    network.load_state_dict(narrowed(network, {**wanted, **given}))
 
     report += _normalisation_report(network, found)
     terms = license_of(source)

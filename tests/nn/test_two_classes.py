@@ -1,6 +1,7 @@
 """One number for two classes is the same model in other words: torch's sigmoid and binary cross-entropy say so."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from terrazzo.classes import Classes
-from terrazzo.errors import UsageError
+from terrazzo.errors import RecipeError, UsageError
 from terrazzo.inference import Predictor
+from terrazzo.nn import ModelConfig, build
 from terrazzo.nn.losses import LossConfig, SegmentationLoss
-from terrazzo.nn.outputs import Output, as_output, as_two_classes
+from terrazzo.nn.outputs import Output, as_output
+from terrazzo.nn.two_classes import as_two_classes, narrowed, widened
+from terrazzo.nn.weights import load_pretrained, load_tensors, read_model, save_model
 
 CLASSES = Classes(("background", "crack"))
 IGNORE = 255
@@ -89,3 +93,55 @@ def test_a_network_with_a_channel_for_each_class_is_refused() -> None:
     with pytest.raises(UsageError, match="more than one number for each pixel") as error:
         network(torch.rand(1, 3, 4, 4))
     assert "found: 2 channels\n  expected: 1, the score of the second of two classes" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["segformer-b0", "fcn"])
+def test_a_saved_model_of_one_number_is_the_model_of_two_classes_that_it_equals(
+    name: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = build(
+        ModelConfig(name, backbone="resnet18_v1c" if name == "fcn" else None, one_logit=True), num_classes=2
+    )
+    save_model(tmp_path, network, classes=CLASSES, preprocessing={})
+    found = read_model(tmp_path)
+    assert found.classes == CLASSES
+    assert found.network.num_classes == network.num_classes == 2
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        ours, theirs = network.eval()(image).logits, found.network(image).logits
+    assert ours.shape == theirs.shape == (1, 2, *ours.shape[2:])
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    assert not theirs[:, 0].any()
+
+    other = build(
+        ModelConfig(name, backbone="resnet18_v1c" if name == "fcn" else None, one_logit=True), num_classes=2
+    )
+    said = load_pretrained(other, tmp_path, classes=CLASSES)
+    assert said.startswith(f"{tmp_path}: loaded")
+    for ours, theirs in zip(other.parameters(), network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_two_classes_become_one_number_by_their_difference() -> None:
+    torch.manual_seed(0)
+    two = build(ModelConfig(), num_classes=2)
+    one = build(ModelConfig(one_logit=True), num_classes=2)
+    load_tensors(one, two.state_dict(), where="two")
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        probs = [network.eval()(image).logits.softmax(1) for network in (one, two)]
+    assert torch.allclose(probs[0], probs[1], atol=1e-6)
+    tensors = one.state_dict()
+    again = narrowed(one, widened(one, tensors))
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+
+
+def test_one_number_is_for_two_classes() -> None:
+    with pytest.raises(RecipeError) as error:
+        build(ModelConfig(one_logit=True), num_classes=3)
+    assert str(error.value) == (
+        "One number per pixel is for two classes.\n"
+        "  found: model.one_logit=true and 3 classes\n"
+        "  expected: a data set of two classes, or model.one_logit=false"
+    )
