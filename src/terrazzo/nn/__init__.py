@@ -157,8 +157,13 @@ MODELS: Mapping[str, Builder] = {
     "segformer-b3": _segformer("b3"),  # 47.2 M
     "segformer-b4": _segformer("b4"),  # 64.0 M
     "segformer-b5": _segformer("b5"),  # 84.6 M
-    "fcn": _segmenter("fcn"),  # these four on ResNet-50, auxiliary head included
+    "fcn": _segmenter("fcn"),  # these five on ResNet-50, auxiliary head included
     "pspnet": _segmenter("pspnet"),
     "deeplabv3": _segmenter("deeplabv3"),
     "deeplabv3plus": _segmenter("deeplabv3plus"),
+    "upernet": _segmenter("upernet"),
+    "unet": _segmenter("unet"),
+    "segformer-conv": _segmenter(
+        "segformer-conv"
+    ),  # OpenMMLab's, on MiT-B0; the weights of the others do not fit it
 }

@@ -25,3 +25,27 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def stage_parameter_names(self) -> list[set[str]]:
         """Return the names of all parameters as layers, first the one nearest the image."""
+
+
+def numbered_layers(module: nn.Module) -> list[set[str]]:
+    """Return the names of all parameters as layers in the order of their making, as far as their numbers tell.
+
+    A layer is what shares its name up to the second number in it: "stages.1.blocks.0", "encoder.layer.3". What bears
+    no number (a stem, a norm at the end) belongs to the layer before it, or to the first. For networks of others.
+    """
+    layers: dict[str, set[str]] = {}
+    early: set[str] = set()
+    last = ""
+    for name, _ in module.named_parameters():
+        parts = name.split(".")
+        numbers = [position for position, part in enumerate(parts) if part.isdigit()][:2]
+        if numbers:
+            last = ".".join(parts[: numbers[-1] + 1])
+        if last:
+            layers.setdefault(last, set()).add(name)
+        else:
+            early.add(name)
+    if not layers:
+        return [early] if early else []
+    next(iter(layers.values())).update(early)
+    return list(layers.values())

@@ -121,20 +121,24 @@ class SegFormer(nn.Module):
         return {name for name, _ in self.named_parameters() if name.startswith("decode_head.")}
 
     def stage_parameter_names(self) -> list[set[str]]:
-        """Return the encoder's parameter names as layers, first the one nearest the image.
+        """Return the encoder's parameter names as layers, first the one nearest the image: see `encoder_layers`."""
+        return encoder_layers(self, self.size, "segformer.encoder")
 
-        A layer is a block; the patch embedding of a stage belongs to its first block, the norm to its last.
-        """
-        layers: list[set[str]] = []
-        encoder = "segformer.encoder"
-        names = [name for name, _ in self.named_parameters()]
-        for stage, depth in enumerate(self.size.depths):
-            for block in range(depth):
-                prefixes = [f"{encoder}.block.{stage}.{block}."]
-                prefixes += [f"{encoder}.patch_embeddings.{stage}."] if block == 0 else []
-                prefixes += [f"{encoder}.layer_norm.{stage}."] if block == depth - 1 else []
-                layers.append({name for name in names if name.startswith(tuple(prefixes))})
-        return layers
+
+def encoder_layers(network: nn.Module, size: Size, encoder: str) -> list[set[str]]:
+    """Return the parameter names of the Encoder called `encoder` in `network`, layer by layer.
+
+    A layer is a block; the patch embedding of a stage belongs to its first block, the norm to its last.
+    """
+    layers: list[set[str]] = []
+    names = [name for name, _ in network.named_parameters()]
+    for stage, depth in enumerate(size.depths):
+        for block in range(depth):
+            prefixes = [f"{encoder}.block.{stage}.{block}."]
+            prefixes += [f"{encoder}.patch_embeddings.{stage}."] if block == 0 else []
+            prefixes += [f"{encoder}.layer_norm.{stage}."] if block == depth - 1 else []
+            layers.append({name for name in names if name.startswith(tuple(prefixes))})
+    return layers
 
 
 def initialise(module: nn.Module) -> None:
@@ -166,13 +170,16 @@ class MiT(nn.Module):
 class Encoder(nn.Module):
     """MiT: four stages, each a strided convolution and blocks of attention and Mix-FFN."""
 
-    def __init__(self, size: Size, channels: int, drop_path: float) -> None:
+    def __init__(self, size: Size, channels: int, drop_path: float, norm_eps: float = NORM_EPS) -> None:
+        """norm_eps: of every layer norm."""
         super().__init__()
         inputs = (channels, *size.hidden_sizes)
         rates = torch.linspace(0, drop_path, sum(size.depths), device="cpu").tolist()
         stages = range(len(size.depths))
         self.patch_embeddings = nn.ModuleList(
-            PatchEmbedding(inputs[i], size.hidden_sizes[i], size.patch_sizes[i], size.strides[i])
+            PatchEmbedding(
+                inputs[i], size.hidden_sizes[i], size.patch_sizes[i], size.strides[i], norm_eps=norm_eps
+            )
             for i in stages
         )
         self.block = nn.ModuleList(
@@ -183,12 +190,13 @@ class Encoder(nn.Module):
                     reduction=size.reductions[i],
                     mlp_ratio=size.mlp_ratios[i],
                     drop_path=rates[sum(size.depths[:i]) + j],
+                    norm_eps=norm_eps,
                 )
                 for j in range(size.depths[i])
             )
             for i in stages
         )
-        self.layer_norm = nn.ModuleList(nn.LayerNorm(size.hidden_sizes[i], eps=NORM_EPS) for i in stages)
+        self.layer_norm = nn.ModuleList(nn.LayerNorm(size.hidden_sizes[i], eps=norm_eps) for i in stages)
 
     def forward(self, image_BCHW: Tensor, recompute: bool = False) -> list[Tensor]:
         """Return the four stages' maps (B, H, W, C), strides 4 to 32, of a normalised image."""
@@ -206,10 +214,10 @@ class Encoder(nn.Module):
 class PatchEmbedding(nn.Module):
     """Overlapping patches: a strided convolution and a layer norm."""
 
-    def __init__(self, inputs: int, outputs: int, patch_size: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int, patch_size: int, stride: int, *, norm_eps: float) -> None:
         super().__init__()
         self.proj = nn.Conv2d(inputs, outputs, patch_size, stride, padding=patch_size // 2)
-        self.layer_norm = nn.LayerNorm(outputs, eps=NORM_EPS)
+        self.layer_norm = nn.LayerNorm(outputs, eps=norm_eps)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         tokens: Tensor = self.layer_norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
@@ -219,12 +227,21 @@ class PatchEmbedding(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + Mix-FFN(norm(x)); in training a sample skips a branch now and then."""
 
-    def __init__(self, dim: int, *, num_heads: int, reduction: int, mlp_ratio: int, drop_path: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        num_heads: int,
+        reduction: int,
+        mlp_ratio: int,
+        drop_path: float,
+        norm_eps: float = NORM_EPS,
+    ) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.layer_norm_1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attention = Attention(dim, num_heads, reduction)
-        self.layer_norm_2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.layer_norm_1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attention = Attention(dim, num_heads, reduction, norm_eps)
+        self.layer_norm_2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = MixFFN(dim, dim * mlp_ratio)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -257,13 +274,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Every token attends to a map that is `reduction` times smaller per side."""
 
-    def __init__(self, dim: int, num_heads: int, reduction: int) -> None:
+    def __init__(self, dim: int, num_heads: int, reduction: int, norm_eps: float) -> None:
         super().__init__()
         self.num_heads, self.reduction = num_heads, reduction
         self.self = nn.ModuleDict({name: nn.Linear(dim, dim) for name in ("query", "key", "value")})
         if reduction > 1:
             self.self["sr"] = nn.Conv2d(dim, dim, reduction, reduction)
-            self.self["layer_norm"] = nn.LayerNorm(dim, eps=NORM_EPS)
+            self.self["layer_norm"] = nn.LayerNorm(dim, eps=norm_eps)
         self.output = nn.ModuleDict({"dense": nn.Linear(dim, dim)})
 
     def forward(self, x_BHWC: Tensor) -> Tensor:

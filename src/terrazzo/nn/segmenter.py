@@ -32,15 +32,25 @@ from terrazzo.nn.fcn import FCNHead
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.pspnet import PSPHead
 from terrazzo.nn.resnet import ResNet
+from terrazzo.nn.segformer_conv import MiT, SegFormerConvHead
+from terrazzo.nn.timm_backbone import TimmBackbone
+from terrazzo.nn.unet import UNet
+from terrazzo.nn.upernet import UPerHead
 
 BACKBONES: Mapping[str, type[Backbone]] = {
     "resnet": ResNet,
+    "mit": MiT,
+    "unet": UNet,
+    "timm": TimmBackbone,
 }
 HEADS: Mapping[str, type[nn.Module]] = {
     "fcn": FCNHead,
     "pspnet": PSPHead,
     "deeplabv3": DeepLabV3Head,
     "deeplabv3plus": DeepLabV3PlusHead,
+    "upernet": UPerHead,
+    "unet": FCNHead,
+    "segformer-conv": SegFormerConvHead,
 }
 KEYS = ("architecture", "backbone", "head", "auxiliary", "dropout", "align_corners")  # of a spec
 
