@@ -1,12 +1,13 @@
 """What every entry of MODELS keeps, and what a network of one's own may return.
 
-All entries are built on the meta device; the smallest of each family also computes.
+All entries are built on the meta device at full width. One of each family also computes, narrow where it has a spec.
 """
 
 import math
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,17 @@ from terrazzo.classes import Classes
 from terrazzo.errors import UnknownNameError, UsageError
 from terrazzo.nn import MODELS, ModelConfig, build
 from terrazzo.nn.outputs import Output, as_output
+from terrazzo.nn.segmenter import assemble
+from terrazzo.nn.specs import SPECS
 from terrazzo.nn.weights import read_model, save_model
 
-COMPUTED = ["segformer-b0"]  # small enough for every check on one core
+COMPUTED = {
+    "segformer-b0": 4,
+    "fcn": 8,
+    "pspnet": 8,
+    "deeplabv3": 8,
+    "deeplabv3plus": 4,
+}  # name -> stride of its logits
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
@@ -40,22 +49,25 @@ def test_builds_without_memory_and_knows_its_parts(name: str):
     assert not {"mean", "std"} & network.state_dict().keys()
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 @pytest.mark.parametrize(("num_classes", "channels"), [(5, 3), (1, 3), (3, 4), (2, 1)])
 def test_learns_from_any_number_of_classes_and_channels(name: str, num_classes: int, channels: int):
     network = small(name, num_classes, channels).train()
     image = torch.rand(2, channels, 45, 38)
     output = network(image)
     assert isinstance(output, Output)
-    assert output.logits.shape == (2, num_classes, math.ceil(45 / 4), math.ceil(38 / 4))
+    stride = COMPUTED[name]
+    assert output.logits.shape == (2, num_classes, math.ceil(45 / stride), math.ceil(38 / stride))
     assert output.logits.dtype == torch.float32
-    output.logits.square().mean().backward()
+    outputs = (output.logits, *output.auxiliary.values())
+    assert all(one.shape[:2] == (2, num_classes) for one in outputs)
+    sum(one.square().mean() for one in outputs).backward()
     for parameter_name, parameter in network.named_parameters():
         assert parameter.grad is not None, f"{parameter_name} is not used"
         assert torch.isfinite(parameter.grad).all(), parameter_name
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 @pytest.mark.parametrize("fill", [0.0, 1.0])
 def test_a_constant_image_gives_finite_logits(name: str, fill: float):
     network = small(name)
@@ -64,7 +76,7 @@ def test_a_constant_image_gives_finite_logits(name: str, fill: float):
     assert torch.isfinite(network.train()(image).logits).all()
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_an_image_gives_the_same_in_any_batch_and_memory_layout(name: str):
     network = small(name).eval()
     image = torch.rand(3, 3, 50, 41)
@@ -76,7 +88,7 @@ def test_an_image_gives_the_same_in_any_batch_and_memory_layout(name: str):
     assert torch.allclose(together, relaid, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_training_is_right_on_a_network_that_was_copied_in_place(name: str):
     """Two steps with the same weights and numbers give the same loss, whatever the network held before."""
     image, losses = torch.rand(2, 3, 32, 32), []
@@ -90,7 +102,7 @@ def test_training_is_right_on_a_network_that_was_copied_in_place(name: str):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_bfloat16_autocast_stays_near_float32(name: str):
     network, image = small(name).eval(), torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -99,12 +111,12 @@ def test_bfloat16_autocast_stays_near_float32(name: str):
             half = network(image).logits.float()
     assert (half - full).abs().max() < 0.1 * full.std()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = network.train()(image).logits.float().square().mean()
-    loss.backward()
+        output = network.train()(image)
+    sum(one.float().square().mean() for one in (output.logits, *output.auxiliary.values())).backward()
     assert all(torch.isfinite(parameter.grad).all() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_saved_and_read_it_is_the_same_network(name: str, tmp_path: Path):
     classes = Classes(("road", "sky", "person", "car"))
     network = small(name, 4).eval()
@@ -116,7 +128,50 @@ def test_saved_and_read_it_is_the_same_network(name: str, tmp_path: Path):
     assert not loaded.network.training
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", sorted(COMPUTED))
+def test_one_small_image_is_a_batch_to_train_on(name: str):
+    """Pooled to one cell it gives batch norm a single value per channel, from which no deviation can be had."""
+    network = small(name).train()
+    network(torch.rand(1, 3, 33, 20)).logits.square().mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+    assert all(torch.isfinite(buffer).all() for buffer in network.buffers())
+
+
+@pytest.mark.parametrize("name", sorted(COMPUTED))
+@pytest.mark.parametrize("size_hw", [(1, 1), (3, 70), (33, 64)])
+def test_any_size_of_image_has_logits(name: str, size_hw: tuple[int, int]):
+    stride = COMPUTED[name]
+    with torch.no_grad():
+        logits = small(name).eval()(torch.rand(1, 3, *size_hw)).logits
+    assert logits.shape == (1, 5, math.ceil(size_hw[0] / stride), math.ceil(size_hw[1] / stride))
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_auxiliary_logits_are_for_training_alone(name: str):
+    network, image = small(name), torch.rand(2, 3, 32, 32)
+    assert network.auxiliary is None or network.train()(image).auxiliary.keys() == {"auxiliary"}
+    assert not network.eval()(image).auxiliary
+
+
+@pytest.mark.parametrize("name", sorted(SPECS))
+def test_corners_meet_where_the_recipe_says_so(name: str):
+    """The network tells loss and predictor; and its own maps are resized so, where it resizes any."""
+    torch.manual_seed(0)
+    config = ModelConfig(name, align_corners=True)
+    spec = narrow(SPECS[name](config))
+    network = assemble(spec, num_classes=3).eval()
+    assert network.align_corners is True
+    assert network.spec == spec
+    other = assemble({**spec, "align_corners": False}, num_classes=3).eval()
+    assert other.align_corners is False
+    other.load_state_dict(network.state_dict())
+    image = torch.rand(1, 3, 64, 80)
+    same = torch.allclose(network(image).logits, other(image).logits, atol=1e-7)
+    assert same == (name in ("fcn", "deeplabv3"))  # a mean spread over the map has no corners
+
+
+@pytest.mark.parametrize("name", sorted(COMPUTED))
 def test_can_be_exported_with_torch(name: str):
     network, image = small(name).eval(), torch.rand(1, 3, 40, 56)
     with torch.no_grad():
@@ -155,13 +210,23 @@ def test_anything_else_a_network_returns_is_refused_in_words(value: object, foun
 
 def small(name: str, num_classes: int = 5, channels: int = 3, *, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return build(
-        ModelConfig(name),
-        num_classes=num_classes,
-        channels=channels,
-        mean=(0.5,) * channels,
-        std=(0.25,) * channels,
+    normalisation = {"mean": (0.5,) * channels, "std": (0.25,) * channels}
+    if name not in SPECS:
+        return build(ModelConfig(name), num_classes=num_classes, channels=channels, **normalisation)
+    return assemble(
+        narrow(SPECS[name](ModelConfig(name))), num_classes=num_classes, channels=channels, **normalisation
     )
+
+
+def narrow(spec: dict[str, Any]) -> dict[str, Any]:
+    """The same network with few channels everywhere."""
+    backbone, head = dict(spec["backbone"]), {**spec["head"], "channels": 16}
+    if backbone["kind"] == "resnet":
+        backbone |= {"depth": 18, "stem_channels": 8, "base_channels": 8}
+    if "c1_channels" in head:
+        head["c1_channels"] = 4
+    auxiliary = spec["auxiliary"] and {**spec["auxiliary"], "channels": 8}
+    return {**spec, "backbone": backbone, "head": head, "auxiliary": auxiliary}
 
 
 class LogitsOf(nn.Module):

@@ -45,11 +45,14 @@ class PSPHead(nn.Module):
         """Return logits (B, K, h, w)."""
         x_BChw = maps[self.in_index]
         cells = [
-            branch["1"](x_BCss)
-            for branch, x_BCss in zip(self.psp_modules, pooled(x_BChw, self.pool_scales), strict=True)
+            narrow(x_BCss)
+            for narrow, x_BCss in zip(self._narrowing(), pooled(x_BChw, self.pool_scales), strict=True)
         ]
         y_BDhw = pyramid_conv_norm(
             x_BChw, cells, self.bottleneck.conv, self.bottleneck.bn, align_corners=self.align_corners
         )
         logits: Tensor = self.classifier(F.relu_(y_BDhw))
         return logits
+
+    def _narrowing(self) -> list[ConvNormAct]:
+        return [module for module in self.psp_modules.modules() if isinstance(module, ConvNormAct)]

@@ -97,7 +97,8 @@ def upsampled_conv3x3(
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
     height, width = size_hw
     rows, parts = [], []
-    with torch.autocast(maps[0].device.type, enabled=False):
+    device = maps[0].device.type
+    with torch.autocast("cpu" if device == "meta" else device, enabled=False):
         for x_BCpq, weight_DC33 in zip(maps, weights, strict=True):
             x_BpqC = x_BCpq.to(dtype).permute(0, 2, 3, 1)
             batch, p, q, _ = x_BpqC.shape

@@ -1,0 +1,206 @@
+"""PSPNet R50-d8 from image to logits, terrazzo's network beside MMSegmentation's own in a child process.
+
+    python bench/pspnet.py [--size 512x1024] [--threads 2] [--repeats 9] [--device cpu|cuda]
+                           [--precision f32|bf16] [--peer-precision f32|bf16] [--depth 50] [--peer-python PATH]
+
+Both hold the same weights (random, batch norm statistics not trivial), see the same normalised image, run eagerly with
+equal threads and take turns, so that whatever slows the machine slows both; medians after warm-up. MMSegmentation runs
+in float32 unless told otherwise. Its environment is made on first use (bench/peers/environments.py); with --peer-python
+one that is already there is used. Prints a card and one line of JSON; exit code 1 when the logits differ or the ratio
+is below the target (f32 on a CPU at 512x1024: 1.7).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from peers.environments import environment_of
+from terrazzo import environment
+from terrazzo.devices import autocast
+from terrazzo.nn import ModelConfig, build
+from terrazzo.nn.segmenter import Segmenter
+
+TARGETS = {("cpu", "f32"): 1.7, ("cpu", "bf16"): 5.0}  # at 512x1024
+CLOSE = {"f32": 1e-4, "bf16": 0.1}  # largest difference of logits, in their standard deviations
+WARM_UP = 2
+CHILD = Path(__file__).parent / "peers" / "mmseg_network.py"
+PACKAGES = ["torch==2.13.0", "mmengine", "mmcv-lite==2.1.0", "mmsegmentation==1.2.2", "ftfy", "regex", "numpy<2",
+            "setuptools<80"]  # fmt: skip
+# mmseg imports compiled operations of mmcv that these networks never call
+STUB = """def __getattr__(name):
+    def missing(*args, **kwargs):
+        raise NotImplementedError(name)
+    return missing
+"""
+
+
+def main() -> int:
+    """Measure, print, and return the exit code."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    network = lively(args.depth).to(args.device).eval()
+    image = torch.randn(1, 3, *args.size, generator=torch.Generator().manual_seed(0))
+    with tempfile.TemporaryDirectory() as scratch:
+        peer = Peer(args, network, image, Path(scratch))
+        try:
+            difference = largest_difference(run(network, image.to(args.device), args), peer.logits)
+            ours, theirs = measure(args, network, image.to(args.device), peer)
+        finally:
+            peer.close()
+    ratio = statistics.median(theirs) / statistics.median(ours)
+    target = TARGETS.get((args.device, args.precision)) if args.size == (512, 1024) else None
+    reached = (target is None or ratio >= target) and difference <= CLOSE[args.precision]
+    machine = environment.describe()
+    processor = machine["processor"]["model"] if args.device == "cpu" else torch.cuda.get_device_name()
+    print(f"PSPNet R{args.depth}-d8, {args.size[0]}x{args.size[1]}, {args.threads} threads of {processor}")
+    for name, ms in (("mmseg", theirs), ("terrazzo", ours)):
+        print(f"  {name:9} {statistics.median(ms):9.1f} ms ({min(ms):.1f} to {max(ms):.1f})")
+    print(f"  ratio {ratio:.2f}" + (f", target {target}" if target else ""))
+    print(f"  largest difference {difference:.1e} of the logits' deviation")
+    card: dict[str, Any] = {
+        "bench": "pspnet", "depth": args.depth, "size_hw": list(args.size), "device": processor,
+        "threads": args.threads, "precision": args.precision, "peer_precision": args.peer_precision,
+        "torch": torch.__version__, "peer": peer.versions,
+        "terrazzo_ms": round(statistics.median(ours), 1), "terrazzo_range_ms": [round(f(ours), 1) for f in (min, max)],
+        "mmseg_ms": round(statistics.median(theirs), 1), "mmseg_range_ms": [round(f(theirs), 1) for f in (min, max)],
+        "largest_difference": difference, "ratio": round(ratio, 3), "target": target, "reached": reached,
+    }  # fmt: skip
+    print(json.dumps(card))
+    return 0 if reached else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", type=size_hw, default=(512, 1024), help="height x width, such as 512x1024")
+    parser.add_argument("--depth", type=int, default=50, choices=[50, 101])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--precision", default="f32", choices=["f32", "bf16"])
+    parser.add_argument("--peer-precision", default="f32", choices=["f32", "bf16"])
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--peer-python", type=Path, help="the Python of an environment that has mmseg")
+    return parser.parse_args()
+
+
+def size_hw(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def lively(depth: int) -> Segmenter:
+    """A PSPNet with random weights, and norms away from their trivial start, so that no branch is idle."""
+    torch.manual_seed(0)
+    network = build(
+        ModelConfig("pspnet", backbone=f"resnet{depth}_v1c"), num_classes=19, mean=(0,) * 3, std=(1,) * 3
+    )
+    assert isinstance(network, Segmenter)
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim == 1 and name.endswith(("weight", "running_var")):
+            tensor.uniform_(0.5, 1.0)
+        elif tensor.ndim == 1 and name.endswith(("bias", "running_mean")):
+            tensor.normal_(std=0.1)
+    return network
+
+
+def run(network: Segmenter, image: Tensor, args: argparse.Namespace) -> Tensor:
+    with torch.no_grad(), autocast(args.precision, image.device):
+        logits = network(image).logits
+    if image.device.type == "cuda":
+        torch.cuda.synchronize()
+    return logits
+
+
+def largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    return ((ours.float().cpu() - theirs).abs().max() / theirs.std()).item()
+
+
+def measure(
+    args: argparse.Namespace, network: Segmenter, image: Tensor, peer: "Peer"
+) -> tuple[list[float], list[float]]:
+    """Return the milliseconds of each forward pass, ours and theirs, taken in turn."""
+    ours, theirs = [], []
+    for _ in range(WARM_UP + args.repeats):
+        start = time.perf_counter()
+        run(network, image, args)
+        ours.append(1000 * (time.perf_counter() - start))
+        theirs.append(peer.ms())
+    return ours[WARM_UP:], theirs[WARM_UP:]
+
+
+class Peer:
+    """MMSegmentation in a child process, with our weights."""
+
+    def __init__(self, args: argparse.Namespace, network: Segmenter, image: Tensor, scratch: Path) -> None:
+        weights, image_file, logits = scratch / "weights.pt", scratch / "image.npy", scratch / "logits.npy"
+        torch.save({their_name(name): tensor.cpu() for name, tensor in network.state_dict().items()}, weights)
+        np.save(image_file, image.numpy())
+        python = args.peer_python or peer_environment()
+        command = [python, CHILD, "--weights", weights, "--image", image_file, "--logits", logits,
+                   "--depth", args.depth, "--threads", args.threads, "--device", args.device,
+                   "--precision", args.peer_precision]  # fmt: skip
+        self.process = subprocess.Popen(
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(args.threads)},
+        )
+        self.versions = json.loads(self._line())
+        self.logits = torch.from_numpy(np.load(logits))
+
+    def ms(self) -> float:
+        """Let it run once; returns the milliseconds it took."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return float(self._line())
+
+    def close(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        while line := self.process.stdout.readline():
+            if line[0] in "{0123456789":  # mmengine says things of its own
+                return line
+        raise SystemExit(f"MMSegmentation ended with exit code {self.process.wait()}; it says why above.")
+
+
+def their_name(name: str) -> str:
+    for ours, theirs in (
+        ("head.", "decode_head."),
+        ("auxiliary.", "auxiliary_head."),
+    ):
+        if name.startswith(ours):
+            name = theirs + name.removeprefix(ours)
+    return name.replace(".classifier.", ".conv_seg.")
+
+
+def peer_environment() -> Path:
+    python = environment_of("mmseg", PACKAGES)
+    where = subprocess.run(
+        [python, "-c", "import mmcv; print(mmcv.__path__[0])"], capture_output=True, text=True, check=True
+    )
+    stub = Path(where.stdout.strip()) / "_ext.py"
+    if not stub.exists():
+        stub.write_text(STUB)
+    return python
+
+
+if __name__ == "__main__":
+    sys.exit(main())
