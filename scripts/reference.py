@@ -1,4 +1,4 @@
-"""Writes docs/reference/cli.md and docs/reference/recipe.md from the source, so that they cannot go stale.
+"""Writes the pages of docs/reference from the source, so that they cannot go stale.
 
 python scripts/reference.py            compare; exit code 1 when a page differs
 python scripts/reference.py --write    write the pages
@@ -14,6 +14,8 @@ from pathlib import Path
 from terrazzo import fields, ranges, recipe
 from terrazzo.cli import COMMANDS
 from terrazzo.cli.parsing import Command
+from terrazzo.recipes.openmmlab import names
+from terrazzo.recipes.openmmlab.published import PUBLISHED, told
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- written by scripts/reference.py; change the source, then: scripts/check --fix -->"
@@ -21,7 +23,7 @@ NOTE = "<!-- written by scripts/reference.py; change the source, then: scripts/c
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    return {"cli.md": cli_page(), "recipe.md": recipe_page()}
+    return {"cli.md": cli_page(), "recipe.md": recipe_page(), "openmmlab-names.md": names_page()}
 
 
 def cli_page() -> str:
@@ -60,6 +62,74 @@ at once.
         for name, group in groupby(leaves, key=lambda leaf: leaf.name.rpartition(".")[0])
     ]
     return "\n".join([head, *sections])
+
+
+def names_page() -> str:
+    """Return the page of the parts of MMSegmentation's config names, and of what is published under them."""
+    head = f"""# MMSegmentation's config names
+
+{NOTE}
+
+A config name of MMSegmentation is a recipe here and means what it means there:
+
+```sh
+terrazzo recipes pspnet_r101-d8_4xb2-80k_cityscapes-512x1024
+terrazzo recipes --like pspnet
+```
+
+    {{algorithm}}_{{backbone}}-{{stride}}_{{GPUs}}xb{{images per GPU}}[-options]-{{steps}}_{{data set}}-{{crop}}
+
+Names of 0.x (`pspnet_r101-d8_512x1024_80k_cityscapes`), of its files of weights, and paths to configs are read as well;
+no config file is opened. Where a name of 0.x leaves out the GPUs, they are 4 with 2 images for Cityscapes and 4 for the
+others; 8 with half as many for SegFormer. On fewer GPUs the batch stays, cut into micro-batches, and training says so.
+"""
+    return "\n".join(
+        [
+            head,
+            "## Algorithms\n",
+            _table(
+                ("part", "meaning", "backbones"),
+                [
+                    (f"`{n}`", f"{a.title}, {a.paper}", ", ".join(a.backbones))
+                    for n, a in names.ALGORITHMS.items()
+                ],
+            ),
+            "## Backbones\n",
+            _table(
+                ("part", "meaning", "`model.backbone`", "`model.pretrained`"),
+                [(f"`{n}`", b.title, f"`{b.name}`", _code(b.pretrained)) for n, b in names.BACKBONES.items()],
+            ),
+            "`d8`, `d16`, `d32`: how many times smaller than the image the last map is (`model.output_stride`). "
+            "`mg124`: the blocks\nof the last stage are dilated by 1, 2 and 4, and the loss is taken of the hardest "
+            "100,000 pixels.\n\n## Data sets\n",
+            _table(
+                ("part", "data set", "classes", "limits of the sides", "scaled by", "evaluated"),
+                [_data_set(n, one) for n, one in names.DATA_SETS.items()],
+            ),
+            "With crops of 769x769 corners meet where maps are resized (`model.align_corners`), Cityscapes has a "
+            "pixel more\non each side, and evaluation is in windows 513 apart. SegFormer looks at Cityscapes in "
+            "windows of 1024, 768\napart.\n\n## Steps, crops, options\n",
+            f"Steps: {', '.join(f'`{one}`' for one in names.STEPS)}; other lengths: `train.steps=…`. "
+            f"Crops, height x width:\n{', '.join(f'`{one}`' for one in names.CROPS)}; others: `data.crop_hw=…`.\n",
+            _table(("option", "meaning"), [(f"`{n}`", text) for n, text in names.OPTIONS.items()]),
+            "`fp16` is the old word for `amp`. Not here: "
+            + "; ".join(f"`{n}` ({why})" for n, why in names.NOT_HERE.items())
+            + ".\n\n## Published scores\n\nOf MMSegmentation's own trainings, in percent; none is reproduced here.\n",
+            _table(
+                ("config", "published"), [(f"`{n}`", told(n).replace(" published", "")) for n in PUBLISHED]
+            ),
+        ]
+    )
+
+
+def _code(text: str | None) -> str:
+    return f"`{text}`" if text else "–"
+
+
+def _data_set(name: str, one: names.DataSet) -> tuple[str, ...]:
+    limits = "x".join(map(str, one.resize_hw))
+    look = "whole" if one.stride_hw is None else f"windows of the crop, {one.stride_hw[0]} apart"
+    return f"`{name}`", one.title, str(one.num_classes), limits, f"{one.scale[0]}–{one.scale[1]}", look
 
 
 def _command(command: Command) -> str:

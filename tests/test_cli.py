@@ -254,6 +254,22 @@ def test_recipes_like_lists_those_alone(terrazzo: Terrazzo) -> None:
     assert out == "No recipe is like 'zzz'; all of them: terrazzo recipes\n"
 
 
+def test_recipes_like_lists_config_names_with_their_published_scores(terrazzo: Terrazzo) -> None:
+    name = "pspnet_r101-d8_4xb2-80k_cityscapes-512x1024"
+    _, out, _ = terrazzo("recipes", "--like", "pspnet")
+    [line] = [line for line in out.splitlines() if line.split(" ")[0] == name]
+    published = "79.76 mIoU published (81.01 with scales and flip, 77.94 in the walk-through's log)"
+    assert line.split(" ", 1)[1].strip() == f"{published}; not reproduced here"
+    code, out, _ = terrazzo("recipes", "pspnet_r101-d8_512x1024_80k_cityscapes")  # as 0.x spelled it
+    assert code == 0
+    assert out.startswith(f"MMSegmentation's config {name}, by its name.")
+    assert "averaged over all pixels, ignored ones included (loss.average=all)" in out
+    assert f"\n{name}: PSPNet on ResNet-101 as in MMSegmentation; {published}, not reproduced here." in out
+    code, _, error = terrazzo("recipes", "pspnet_r102-d8_512x1024_80k_cityscapes")
+    assert code == 2
+    assert "There is no backbone 'r102'." in error
+
+
 def test_a_recipe_is_shown_whole_and_its_json_is_a_recipe(terrazzo: Terrazzo, tmp_path: Path) -> None:
     from terrazzo import recipe
 

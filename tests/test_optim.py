@@ -14,8 +14,9 @@ from terrazzo.optim import (
     build_optimizer,
     build_schedule,
     check_warmup,
-    lr_factor,
+    learning_rate,
     parameter_groups,
+    shortened_warmup,
 )
 
 
@@ -68,6 +69,30 @@ def test_the_head_learns_faster_and_biases_norms_and_scalars_never_decay() -> No
         "head": ({"head.weight"}, 1e-2, 0.05),
         "head, no decay": ({"head.bias"}, 1e-2, 0.0),
     }
+
+
+class Mixed(nn.Module):
+    """A convolution with batch norm, and a layer norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.LayerNorm(4)
+
+
+@pytest.mark.parametrize(
+    ("no_decay", "spared"),
+    [
+        ("vectors", {"conv.bias", "bn.weight", "bn.bias", "norm.weight", "norm.bias"}),
+        ("layer_norms", {"norm.weight", "norm.bias"}),
+        ("nothing", set()),
+    ],
+)
+def test_what_weight_decay_spares(no_decay: str, spared: set[str]) -> None:
+    config = OptimConfig(lr=1.0, weight_decay=0.05, no_decay=no_decay)  # type: ignore[arg-type]
+    groups = names_of(Mixed(), config).values()
+    assert {name for names, _, decay in groups if decay == 0 for name in names} == spared
+    assert {decay for _, _, decay in groups} <= {0.0, 0.05}
+    assert set().union(*(names for names, _, _ in groups)) == {name for name, _ in Mixed().named_parameters()}
 
 
 def test_layer_decay_slows_layers_by_their_depth_and_leaves_the_head_alone() -> None:
@@ -195,24 +220,26 @@ POLY = OptimConfig(lr=1.0, schedule="poly", poly_power=1.0, warmup_steps=4, warm
     ],
 )
 def test_warm_up_rises_in_a_line_then_poly_falls(step: int, expected: float) -> None:
-    assert lr_factor(step, POLY, 14) == pytest.approx(expected, abs=1e-12)
+    assert learning_rate(step, 1.0, POLY, 14) == pytest.approx(expected, abs=1e-12)
 
 
 def test_poly_bends_by_its_power_and_stops_at_its_floor() -> None:
     config = replace(POLY, warmup_steps=0, poly_power=2.0, min_lr_factor=0.1)
     by_hand = {0: 1.0, 5: 0.1 + 0.9 * 0.25, 9: 0.1 + 0.9 * 0.01, 10: 0.1, 99: 0.1}
-    assert {step: lr_factor(step, config, 10) for step in by_hand} == pytest.approx(by_hand)
+    assert {step: learning_rate(step, 1.0, config, 10) for step in by_hand} == pytest.approx(by_hand)
 
 
 def test_segformers_paper_rates() -> None:
     config = OptimConfig(lr=6e-5, warmup_steps=1500, warmup_factor=1e-6)
-    rates = [config.lr * lr_factor(step, config, 160_000) for step in (0, 750, 1500, 80_750)]
+    rates = [learning_rate(step, config.lr, config, 160_000) for step in (0, 750, 1500, 80_750)]
     assert rates == pytest.approx([6e-11, 3e-5, 6e-5, 3e-5], rel=1e-5)
 
 
 def test_constant_stays_after_its_warm_up() -> None:
     config = replace(POLY, schedule="constant")
-    assert [lr_factor(step, config, 14) for step in (0, 2, 4, 13, 1000)] == pytest.approx([0.2, 0.6, 1, 1, 1])
+    assert [learning_rate(step, 1.0, config, 14) for step in (0, 2, 4, 13, 1000)] == pytest.approx(
+        [0.2, 0.6, 1, 1, 1]
+    )
 
 
 def test_every_group_keeps_its_proportion() -> None:
@@ -260,3 +287,47 @@ def test_a_warm_up_longer_than_the_training_is_told() -> None:
     )
     assert caught.value.exit_code == 2
     check_warmup(replace(POLY, warmup_steps=0), 1)  # none is always short enough
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(5, 4), (4, 0), (40, 4), (1, 0)])
+def test_a_warm_up_is_shortened_to_a_tenth_where_it_does_not_fit(steps: int, expected: int) -> None:
+    assert shortened_warmup(POLY, steps) == replace(POLY, warmup_steps=expected)  # POLY has 4 steps of it
+    check_warmup(shortened_warmup(POLY, steps), steps)
+
+
+def test_a_floor_in_rates_is_the_same_for_every_group() -> None:
+    config = replace(POLY, warmup_steps=0, poly_power=2.0, min_lr=0.1)
+    assert learning_rate(5, 1.0, config, 10) == pytest.approx(0.1 + 0.9 * 0.25)
+    assert learning_rate(5, 10.0, config, 10) == pytest.approx(0.1 + 9.9 * 0.25)
+    assert [learning_rate(10, peak, config, 10) for peak in (1.0, 10.0)] == pytest.approx([0.1, 0.1])
+    assert learning_rate(5, 0.05, config, 10) == 0.05  # a peak below the floor stays
+
+
+def mmengine(
+    base: float, *, steps: int, warmup: int, start: float, power: float, floor: float
+) -> list[float]:
+    """MMEngine's LinearLR and PolyLR one after the other, each step from the one before, as it chains them."""
+    rates: list[float] = []
+    count = max(warmup - 1, 1)
+    for step in range(warmup):
+        grows = (1 - start) / (count * start + (step - 1) * (1 - start)) if step else 0.0
+        rates.append(rates[-1] * (1 + grows) if step else base * start)
+    rates.append(rates[-1] if rates else base)
+    count = steps - warmup - 1
+    for step in range(1, steps - warmup):
+        rates.append((rates[-1] - floor) * (1 - 1 / (count - step + 1)) ** power + floor)
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("base", "warmup", "power", "floor"), [(0.01, 0, 0.9, 1e-4), (6e-5, 15, 1.0, 0.0), (6e-4, 15, 1.0, 0.0)]
+)
+def test_rates_that_arrive_at_their_last_step_are_mmengines(
+    base: float, warmup: int, power: float, floor: float
+) -> None:
+    config = OptimConfig(
+        lr=base, poly_power=power, min_lr=floor, warmup_steps=warmup, warmup_factor=0.01, arrives="at"
+    )
+    ours = [learning_rate(step, base, config, 100) for step in range(100)]
+    theirs = mmengine(base, steps=100, warmup=warmup, start=0.01, power=power, floor=floor)
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-15)

@@ -1,5 +1,6 @@
 """Before the first step: folds through training, resuming and evaluating."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,4 +78,68 @@ def test_the_command_line_refuses_folds_that_are_none(
     run = ["--out", str(tmp_path / "run")]
     assert main(["train", "segformer-b0-scratch", "--data", str(boxes), *run, "--fold", fold, *SHORT]) == 2
     assert words.removeprefix("argument ") in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def said(
+    recipe: str, data: Path, out: Path, capsys: pytest.CaptureFixture[str], *overrides: str
+) -> list[str]:
+    """The lines of a short training of one layer."""
+    short = ["train.pictures=0", "train.loggers=[]", "data.crop_hw=32x32", "data.resize=original", *overrides]
+    tz.train(recipe, data=data, out=out, overrides=short, network=Line(), device="cpu")
+    return capsys.readouterr().err.splitlines()
+
+
+def test_a_training_too_short_for_its_warm_up_gets_a_shorter_one_and_says_so(
+    boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "warm-up of {} steps instead of 1,500: a tenth of so short a training"
+    epochs = ["train.epochs=3", "train.batch_size=2"]  # of 8 images: 12 steps
+    assert line.format(1) in said("segformer-b0", boxes, tmp_path / "epochs", capsys, *epochs)
+    assert Run.open(tmp_path / "epochs").recipe.optim.warmup_steps == 1
+    assert line.format(0) in said(
+        "segformer-b0", boxes, tmp_path / "steps", capsys, "train.steps=2", SHORT[1]
+    )
+    with pytest.raises(errors.RecipeError, match="the training ends after 12 steps"):
+        said("segformer-b0", boxes, tmp_path / "asked", capsys, *epochs, "optim.warmup_steps=12")
+    fits = said(
+        "segformer-b0", boxes, tmp_path / "fits", capsys, "train.steps=2", SHORT[1], "optim.warmup_steps=1"
+    )
+    assert not [one for one in fits if "warm-up" in one]
+
+
+def test_a_config_name_trains_and_says_what_is_other_than_there(
+    boxes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "configs" / "pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py"
+    config.parent.mkdir()
+    config.write_text("_base_ = './x.py'\n")
+    lines = said(
+        str(config), boxes, tmp_path / "run", capsys, "train.steps=4", "train.save_every=1", "train.keep=0"
+    )
+    for told in (
+        "made for Cityscapes with 19 classes; here are the 3 of boxes, and scores cannot be compared with those "
+        "published",
+        f"{config} is taken by its name; what is written in it is not read",
+        "8 images per step as 4 GPUs x 2; here 1 process x 8 in micro-batches of 2",
+    ):
+        assert told in lines
+    run = Run.open(tmp_path / "run")
+    assert run.recipe.name == config.stem
+    assert [folder.name for folder in run.checkpoints] == [
+        f"step-{step:08d}" for step in (1, 2, 3, 4)
+    ]  # every one
+
+
+def test_a_config_name_of_another_data_set_is_refused_with_the_word_to_go_on(
+    boxes_of_my_own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = boxes_of_my_own / "dataset.json"
+    names = [{"name": f"class {number}"} for number in range(150)]
+    about.write_text(json.dumps({"format_version": 1, "name": "ade20k", "classes": names}))
+    words = ["train", "pspnet_r18-d8_4xb2-80k_cityscapes-512x1024", "--data", str(boxes_of_my_own)]
+    assert main([*words, "--out", str(tmp_path / "run"), "train.steps=2"]) == 2
+    told = capsys.readouterr().err
+    assert "is the config for Cityscapes, and the data set is ADE20K." in told
+    assert "made_for=null" in told
     assert not (tmp_path / "run").exists()

@@ -182,15 +182,15 @@ def test_a_section_is_no_field() -> None:
 
 
 def test_all_wrong_overrides_are_told_at_once() -> None:
-    wrong = ["train.stepz=1", "optim.lr=fast", "train.keep=0", "train.steps=5", "train.steps=6"]
+    wrong = ["train.stepz=1", "optim.lr=fast", "train.keep=-1", "train.steps=5", "train.steps=6"]
     assert refused(lambda: MINE.with_overrides(wrong)).splitlines() == [
         "4 problems in the overrides of recipe 'mine'.",
         "  There is no recipe field 'train.stepz'.",
         "    Did you mean train.steps?",
         "  optim.lr cannot be 'fast'.",
         "    expected: a number, such as optim.lr=6e-05",
-        "  train.keep is 0.",
-        "    expected: at least 1",
+        "  train.keep is -1.",
+        "    expected: at least 0",
         "  train.steps is given twice.",
         "    expected: once; the second may be a leftover",
     ]
@@ -317,12 +317,25 @@ def test_steps_follow_from_epochs(epochs: float, batch_size: int, samples: int, 
     assert MINE.num_steps(samples) == 100
 
 
-def test_too_few_images_for_the_warm_up_are_told() -> None:
-    few = load("segformer-b0", ["train.epochs=5"])
-    assert few.num_steps(16_000) == 5000
-    said = refused(lambda: few.num_steps(300)).splitlines()
-    assert said[0] == "optim.warmup_steps is 1500, and the training ends after 94 steps."
-    assert said[-1] == "  optim.warmup_steps=9"
+def test_a_short_training_has_a_short_warm_up_unless_it_is_asked_for() -> None:
+    assert load("segformer-b0", ["train.steps=2000"]).optim.warmup_steps == 1500  # it fits
+    assert load("segformer-b0", ["train.steps=1500"]).optim.warmup_steps == 150
+    assert load("segformer-b0", ["train.steps=4"]).optim.warmup_steps == 0
+    said = refused(lambda: load("segformer-b0", ["train.steps=200", "optim.warmup_steps=1500"])).splitlines()
+    assert said[0] == "optim.warmup_steps is 1500, and the training ends after 200 steps."
+    assert said[-1] == "  optim.warmup_steps=20"
+
+
+def test_where_the_learning_rate_ends_is_said_once_and_below_its_peak() -> None:
+    twice = ["optim.min_lr=1e-6", "optim.min_lr_factor=0.1"]
+    said = refused(lambda: MINE.with_overrides(twice)).splitlines()
+    assert said[0] == "optim.min_lr and optim.min_lr_factor both say where the learning rate ends."
+    assert "found: optim.min_lr=1e-06 and optim.min_lr_factor=0.1" in said[1]
+    said = refused(lambda: MINE.with_overrides(["optim.min_lr=1e-4"])).splitlines()
+    assert said == [
+        "optim.min_lr is 0.0001, above the peak it falls from.",
+        "  expected: at most optim.lr, 6e-05",
+    ]
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------
@@ -504,7 +517,7 @@ def test_a_description_has_every_field_its_value_and_its_sentence() -> None:
         "training",
         "crop.",
     ]
-    assert rows["train.keep"].endswith("  How many of the newest checkpoints stay, beside the best.")
+    assert rows["train.keep"].endswith("  Newest checkpoints that stay, beside the best; 0: all.")
     assert all(len(line) <= 110 for line in lines)
     assert rows["train.precision"].endswith(
         "Arithmetic of the forward pass…"

@@ -8,7 +8,7 @@ torch is imported where it is needed, so that a recipe can be read without it.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from terrazzo.errors import RecipeError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 FUSED_DEVICES = ("cpu", "cuda", "mps")  # where torch >= 2.6 has one-pass AdamW and SGD
+WARMUP_SHARE = 10  # a tenth of a short training is warm-up enough
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,9 @@ class OptimConfig:
     head_lr_factor: float = 10.0
     """The head learns this many times faster; a network that names no head has none."""
     weight_decay: float = 0.01
-    """Decay of weights; never of biases, norms and other vectors."""
+    """Decay of weights; no_decay says what it spares."""
+    no_decay: Literal["vectors", "layer_norms", "nothing"] = "vectors"
+    """What does not decay: vectors, that is biases, norms and the like; layer norms alone; or nothing."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay of the mean and of the squared gradient."""
     momentum: float = 0.9
@@ -42,10 +45,14 @@ class OptimConfig:
     """The exponent of poly; 1 falls in a straight line."""
     min_lr_factor: float = 0.0
     """poly falls to this share of the peak."""
+    min_lr: float = 0.0
+    """poly falls to this learning rate in every group, whatever its peak; 0 leaves it to min_lr_factor."""
     warmup_steps: int = 0
     """Steps of linear warm-up from warmup_factor to the peak."""
     warmup_factor: float = 1e-6
     """The share of the peak at step 0 of a warm-up."""
+    arrives: Literal["after", "at"] = "after"
+    """Warm-up and poly arrive one step after their last, so that none is wasted; or at their last, as MMEngine's do."""
     layer_decay: float = 1.0
     """Each layer of the backbone learns at this share of the rate of the one above it; 1 is off."""
 
@@ -72,7 +79,8 @@ def parameter_groups(network: "nn.Module", config: OptimConfig) -> list[dict[str
     """Split the trainable parameters of `network` by learning rate and weight decay.
 
     Returns groups as torch.optim takes them: "params", "lr", "weight_decay", and for people "name" ("head, no decay").
-    Vectors, scalars, biases and the parameters of norms do not decay. The head learns at lr x head_lr_factor.
+    Vectors, scalars, biases and the parameters of norms do not decay, unless config.no_decay says otherwise. The head
+    learns at lr x head_lr_factor.
     Of L layers, layer i (0 nearest to the image) learns at lr x layer_decay ** (L - i); what is in no layer learns
     at lr (BEiT, Bao et al. 2022). Frozen parameters are left out. Raises RecipeError when nothing is left, or when
     layer_decay has no layers to act on.
@@ -90,7 +98,7 @@ def parameter_groups(network: "nn.Module", config: OptimConfig) -> list[dict[str
     for position, names in enumerate(layers):
         factor = config.layer_decay ** (len(layers) - position)
         places |= dict.fromkeys(names, (f"layer {position}" if factor != 1 else "backbone", factor))
-    undecayed = _without_decay(network)
+    undecayed = _without_decay(network, config.no_decay)
     groups: dict[str, dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
@@ -111,17 +119,17 @@ def parameter_groups(network: "nn.Module", config: OptimConfig) -> list[dict[str
     return list(groups.values())
 
 
-def _without_decay(network: "nn.Module") -> set[str]:
+def _without_decay(network: "nn.Module", spared: Literal["vectors", "layer_norms", "nothing"]) -> set[str]:
     from torch import nn
 
-    norms = (
-        nn.LayerNorm,
-        nn.RMSNorm,
-    )  # whose weights may have several dimensions; the other norms' are vectors
+    if spared == "nothing":
+        return set()
+    norms = (nn.LayerNorm, nn.RMSNorm)  # may have weights of several dimensions; the other norms' are vectors
     undecayed: set[str] = set()
     for prefix, module in network.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim <= 1 or name == "bias" or isinstance(module, norms):
+            is_vector = parameter.ndim <= 1 or name == "bias"
+            if isinstance(module, norms) or (is_vector and spared == "vectors"):
                 undecayed.add(f"{prefix}.{name}" if prefix else name)
     return undecayed
 
@@ -143,22 +151,27 @@ def build_optimizer(network: "nn.Module", config: OptimConfig) -> "Optimizer":
     return SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
 
 
-def lr_factor(step: int, config: OptimConfig, steps: int) -> float:
-    """Return the share of the peak learning rate at `step` (0-based) of a training of `steps`.
+def learning_rate(step: int, peak: float, config: OptimConfig, steps: int) -> float:
+    """Return the learning rate at `step` (0-based), in a training of `steps`, of a group that peaks at `peak`.
 
-    Warm-up is linear and reaches 1 at step == warmup_steps; poly falls from there and would reach min_lr_factor at
-    step == steps, one past the last.
+    Warm-up is linear and reaches the peak at step == warmup_steps; poly falls from there and would reach its floor at
+    step == steps, one past the last: floor + (peak - floor) (1 - progress) ** poly_power. The floor is min_lr where it
+    is given, but never above the peak, else peak x min_lr_factor. With arrives="at" warm-up and poly arrive one step
+    sooner, at the last step they have: MMEngine's LinearLR and PolyLR in closed form.
     """
+    sooner = int(config.arrives == "at")
     if step < config.warmup_steps:
-        return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup_steps
+        share = min(step / max(config.warmup_steps - sooner, 1), 1.0)
+        return peak * (config.warmup_factor + (1 - config.warmup_factor) * share)
     if config.schedule == "constant":
-        return 1.0
-    progress = min((step - config.warmup_steps) / (steps - config.warmup_steps), 1.0)
-    return float(config.min_lr_factor + (1 - config.min_lr_factor) * (1 - progress) ** config.poly_power)
+        return peak
+    progress = min((step - config.warmup_steps) / max(steps - sooner - config.warmup_steps, 1), 1.0)
+    floor = min(config.min_lr, peak) or peak * config.min_lr_factor
+    return float(floor + (peak - floor) * (1 - progress) ** config.poly_power)
 
 
 class Schedule:
-    """Sets the learning rate of every group of an optimiser to its peak x `lr_factor(step)`."""
+    """Sets the learning rate of every group of an optimiser to `learning_rate(step)` of its peak."""
 
     def __init__(self, optimizer: "Optimizer", config: OptimConfig, steps: int) -> None:
         self.optimizer, self.config, self.steps = optimizer, config, steps
@@ -170,9 +183,8 @@ class Schedule:
     def at(self, step: int) -> None:
         """Set the learning rates of `step`: all that a resumed training needs."""
         self.current = step
-        factor = lr_factor(step, self.config, self.steps)
         for group, peak in zip(self.optimizer.param_groups, self.peak_lrs, strict=True):
-            group["lr"] = peak * factor
+            group["lr"] = learning_rate(step, peak, self.config, self.steps)
 
     def step(self) -> None:
         """Go on to the next step; call it once after each `optimizer.step()`."""
@@ -180,8 +192,8 @@ class Schedule:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the backbone now: optim.lr x the present factor."""
-        return self.config.lr * lr_factor(self.current, self.config, self.steps)
+        """The learning rate of the backbone now."""
+        return learning_rate(self.current, self.config.lr, self.config, self.steps)
 
     def get_last_lr(self) -> list[float]:
         """Return the learning rate of each group now."""
@@ -208,5 +220,12 @@ def check_warmup(config: OptimConfig, steps: int) -> None:
         raise RecipeError(
             f"optim.warmup_steps is {config.warmup_steps}, and the training ends after {steps} steps.",
             expected="a warm-up that is shorter than the training; a tenth of it is plenty, so",
-            command=f"optim.warmup_steps={steps // 10}",
+            command=f"optim.warmup_steps={steps // WARMUP_SHARE}",
         )
+
+
+def shortened_warmup(config: OptimConfig, steps: int) -> OptimConfig:
+    """Return the config with a warm-up of a tenth of the training where it would be as long as the training."""
+    if config.warmup_steps < max(steps, 1):
+        return config
+    return replace(config, warmup_steps=steps // WARMUP_SHARE)

@@ -6,7 +6,7 @@ first image is read.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from terrazzo.evaluation import Loss
 from terrazzo.nn import build, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.own_loss import OwnLoss
-from terrazzo.optim import Schedule
+from terrazzo.optim import Schedule, check_warmup, shortened_warmup
 from terrazzo.processes import Processes, launch
 from terrazzo.recipe import Recipe, load
+from terrazzo.recipes import openmmlab
 from terrazzo.run import Run, free_folder, read_state
 from terrazzo.storage import read_json
 
@@ -180,6 +181,7 @@ def prepare(
     if processes.pulse is not None:
         processes.pulse.command = f"terrazzo train --resume {job.run.path}"
     counts = ", ".join(f"{name} {len(split):,}" for name, split in job.data.splits.items())
+    job.said += openmmlab.notes(job.recipe, processes=processes.world)
     job.said.append(
         f"{job.recipe.name} on {job.data.name} ({counts} images, {len(job.data.classes)} classes): {job.steps:,} "
         f"steps of {job.recipe.train.batch_size} images on {processes.device}"
@@ -210,8 +212,9 @@ def _job(
     resumed = Run.open(resume) if resume is not None else None
     if fold is not None:
         _check_fold(fold, resumed)
+    base = resumed.recipe if resumed else _recipe(recipe)
     chosen = (
-        _recipe_of_resumed(resumed, recipe, overrides) if resumed else _recipe(recipe, overrides, seed=seed)
+        _recipe_of_resumed(resumed, recipe, overrides) if resumed else _overridden(base, overrides, seed=seed)
     )
     check_loggers(chosen.train.loggers)
     source: Any = data if data is not None else resumed.data["source"] if resumed else chosen.default_data
@@ -225,7 +228,8 @@ def _job(
     dataset = opened.merged(chosen.data.merge)
     if fold is not None and resumed is None:
         dataset = folded(dataset, fold)
-    said = list(dataset.notes)
+    said = [*dataset.notes, *openmmlab.fits(chosen, data_name=dataset.name, num_classes=len(dataset.classes))]
+    said += _taken_by_name(recipe)
     if resumed:
         _check_same_data(resumed, dataset, data_changed_ok)
         overfit = int(resumed.data.get("overfit", 0))
@@ -233,6 +237,9 @@ def _job(
     if overfit and not resumed:
         chosen = _overfitting(chosen, len(train_split))
     steps = chosen.num_steps(len(train_split))
+    if resumed is None and not overfit:
+        chosen = _with_room_for_warmup(chosen, steps, overrides)
+        said += _shorter_warmup(base, chosen, overrides)
     torch.manual_seed(chosen.train.seed)  # the initial weights
     built = network if network is not None else build(
         chosen.model, num_classes=len(dataset.classes), channels=dataset.channels,
@@ -272,14 +279,44 @@ def _job(
     )
 
 
-def _recipe(
-    recipe: str | PathLike[str] | Recipe | None, overrides: Sequence[str], *, seed: int | None
-) -> Recipe:
+def _recipe(recipe: str | PathLike[str] | Recipe | None) -> Recipe:
     if recipe is None:
         raise UsageError("Training needs a recipe.", hint="The catalogue:", command="terrazzo recipes")
-    chosen = recipe.with_overrides(overrides) if isinstance(recipe, Recipe) else load(recipe, overrides)
-    chosen = replace(chosen, train=replace(chosen.train, seed=seed)) if seed is not None else chosen
-    return chosen.check()
+    return load(recipe)
+
+
+def _overridden(base: Recipe, overrides: Sequence[str], *, seed: int | None) -> Recipe:
+    chosen = base.with_overrides(overrides)
+    return replace(chosen, train=replace(chosen.train, seed=seed)).check() if seed is not None else chosen
+
+
+def _with_room_for_warmup(recipe: Recipe, steps: int, overrides: Sequence[str]) -> Recipe:
+    """The recipe with a warm-up that ends before its epochs do; one that was asked for has to."""
+    if _is_given("optim.warmup_steps", overrides):
+        check_warmup(recipe.optim, steps)
+    return replace(recipe, optim=shortened_warmup(recipe.optim, steps))
+
+
+def _shorter_warmup(base: Recipe, recipe: Recipe, overrides: Sequence[str]) -> list[str]:
+    before, now = base.optim.warmup_steps, recipe.optim.warmup_steps
+    if before == now or _is_given("optim.warmup_steps", overrides):
+        return []
+    return [f"warm-up of {now} steps instead of {before:,}: a tenth of so short a training"]
+
+
+def _is_given(field: str, overrides: Sequence[str]) -> bool:
+    return any(override.partition("=")[0].strip() == field for override in overrides)
+
+
+def _taken_by_name(recipe: str | PathLike[str] | Recipe | None) -> list[str]:
+    """Say that a config's file was not read, where there is one."""
+    if recipe is None or isinstance(recipe, Recipe) or not openmmlab.is_name(fspath(recipe)):
+        return []
+    return (
+        [f"{recipe} is taken by its name; what is written in it is not read"]
+        if Path(recipe).is_file()
+        else []
+    )
 
 
 def _recipe_of_resumed(
@@ -443,7 +480,10 @@ def _begun_before(
     for file in [Path(out) / "env.json"] if out is not None else sorted(Path("runs").glob("*/env.json")):
         if file.with_name("recipe.json").is_file() and read_json(file).get("launch") == mine:
             run = Run.open(file.parent)
-            if run.data["overfit"] or run.recipe == _recipe(recipe, overrides, seed=seed):
+            asked = _overridden(_recipe(recipe), overrides, seed=seed)
+            warmup = run.recipe.optim.warmup_steps  # may have been shortened to the data
+            asked = replace(asked, optim=replace(asked.optim, warmup_steps=warmup))
+            if run.data["overfit"] or run.recipe == asked:
                 return run.path if run.data["overfit"] == overfit else None
     return None
 

@@ -54,6 +54,7 @@ def share_above_0() -> Range:
 
 RANGES: Mapping[str, Range] = {
     "model.output_stride": one_of(0, 8, 16, 32),
+    "model.multi_grid": at_least(1),
     "model.dropout": below(1),
     "model.drop_path": below(1),
     "data.resize_hw": at_least(32),  # the networks' deepest maps are 1/32 of what they see
@@ -91,6 +92,7 @@ RANGES: Mapping[str, Range] = {
     "optim.momentum": below(1),
     "optim.poly_power": above(0),
     "optim.min_lr_factor": between(0, 1),
+    "optim.min_lr": at_least(0),
     "optim.warmup_steps": at_least(0),
     "optim.warmup_factor": between(0, 1),
     "optim.layer_decay": share_above_0(),
@@ -101,7 +103,7 @@ RANGES: Mapping[str, Range] = {
     "train.max_grad_norm": above(0),
     "train.log_every": at_least(1),
     "train.save_every": at_least(1),
-    "train.keep": at_least(1),
+    "train.keep": at_least(0),
     "train.seed": at_least(0),
     "train.ema": below(1),
     "train.patience": at_least(0),

@@ -17,6 +17,7 @@ from dataclasses import MISSING, dataclass, field, replace
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from terrazzo import fields as leaf
@@ -25,7 +26,7 @@ from terrazzo.data.transforms import DataConfig
 from terrazzo.errors import MissingPathError, RecipeError, TerrazzoError, nearest, unknown_name
 from terrazzo.nn import ModelConfig
 from terrazzo.nn.losses import TERMS, LossConfig
-from terrazzo.optim import OptimConfig, check_warmup
+from terrazzo.optim import OptimConfig, check_warmup, shortened_warmup
 from terrazzo.ranges import out_of_range
 from terrazzo.storage import read_json
 
@@ -53,7 +54,7 @@ class TrainConfig:
     save_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 2
-    """How many of the newest checkpoints stay, beside the best."""
+    """Newest checkpoints that stay, beside the best; 0: all."""
     seed: int = 0
     """Seeds the weights, the order of the samples and their augmentation."""
     ema: float = 0.0
@@ -106,17 +107,22 @@ class Recipe:
     eval: EvalConfig = field(default_factory=EvalConfig)
     default_data: str | None = None
     """The data set taken when none is named: the one this recipe was made for."""
+    made_for: str | None = None
+    """The published data set whose numbers these are, such as cityscapes: on another one that is said; null: any."""
 
     def with_overrides(self, overrides: Sequence[str]) -> "Recipe":
         """Return this recipe with leaves replaced, as in ["train.steps=2000", "data.crop_hw=256x320"], and checked.
 
         Values are read by the type of their field: see `fields.parse`. A new train.steps takes the place of
-        train.epochs, and the reverse. Raises RecipeError with every problem of every override.
+        train.epochs, and the reverse; where it leaves no room for the warm-up, and nothing is said of that, the warm-up
+        becomes a tenth of it. Raises RecipeError with every problem of every override.
         """
         values = _read_overrides(self, overrides)
         for given, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
             if values.get(given) is not None and other not in values:
                 values[other] = None
+        if values.get("train.steps") is not None and "optim.warmup_steps" not in values:
+            values["optim.warmup_steps"] = shortened_warmup(self.optim, values["train.steps"]).warmup_steps
         return _replaced(self, values).check()
 
     def check(self) -> "Recipe":
@@ -132,17 +138,12 @@ class Recipe:
         return self
 
     def num_steps(self, num_samples: int) -> int:
-        """Return the optimiser steps of a training on `num_samples` images; a step that an epoch ends in is taken.
-
-        Raises RecipeError when so few images leave no room for the warm-up.
-        """
+        """Return the optimiser steps of a training on `num_samples` images; a step that an epoch ends in is taken."""
         if self.train.steps is not None:
             return self.train.steps
         assert self.train.epochs is not None, "check() has seen to it"
         exact = self.train.epochs * num_samples / self.train.batch_size
-        steps = max(1, math.ceil(round(exact, 9)))  # 0.1 * 30 is a little more than 3
-        check_warmup(self.optim, steps)
-        return steps
+        return max(1, math.ceil(round(exact, 9)))  # 0.1 * 30 is a little more than 3
 
     def to_json(self) -> dict[str, Any]:
         """Return every leaf as plain JSON, sections nested; `from_json` reads it back exactly."""
@@ -180,7 +181,8 @@ def load(source: "str | PathLike[str] | Recipe", overrides: Sequence[str] = ()) 
     """Return a checked recipe: of the catalogue by name, of a .py or .json file by path, or the one given.
 
     A .py file runs, since the user typed its path; it has to define `recipe() -> Recipe`. A .json file is what a run
-    stores as recipe.json. Raises UnknownNameError, MissingPathError, RecipeError, UnreadableFileError.
+    stores as recipe.json. A config name of MMSegmentation, or a path to such a config, is taken by its name alone: see
+    `recipes.openmmlab`. Raises UnknownNameError, MissingPathError, RecipeError, UnreadableFileError.
     """
     found = source if isinstance(source, Recipe) else _find(fspath(source))
     return found.check().with_overrides(overrides) if overrides else found.check()
@@ -188,11 +190,17 @@ def load(source: "str | PathLike[str] | Recipe", overrides: Sequence[str] = ()) 
 
 def names() -> list[str]:
     """Return the names of the catalogue, sorted."""
-    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(catalogue.__path__))
+    modules = pkgutil.iter_modules(catalogue.__path__)
+    return sorted(module.name.replace("_", "-") for module in modules if not module.ispkg)
 
 
 def promise(name: str) -> str:
-    """Return the docstring of a recipe of the catalogue, without running it: where it is from, what it reaches."""
+    """Return the docstring of a recipe of the catalogue, without running it: where it is from, what it reaches.
+
+    For a config name of MMSegmentation, what is known of that.
+    """
+    if name not in names() and _openmmlab().is_name(name):
+        return str(_openmmlab().promise(name))
     if name not in names():
         raise unknown_name("recipe", name, names(), command="terrazzo recipes")
     path = Path(catalogue.__path__[0]) / f"{name.replace('-', '_')}.py"
@@ -235,6 +243,10 @@ def _clause(sentence: str, room: int) -> str:
 
 def _find(source: str) -> Recipe:
     path = Path(source)
+    if _openmmlab().is_name(source):
+        made = _openmmlab().recipe(source)
+        assert isinstance(made, Recipe), source
+        return made
     if path.suffix in (".py", ".json") or "/" in source or "\\" in source:
         return _read_file(path)
     if source not in names():
@@ -242,6 +254,11 @@ def _find(source: str) -> Recipe:
     made = import_module(f"{catalogue.__name__}.{source.replace('-', '_')}").recipe()
     assert isinstance(made, Recipe), source
     return made
+
+
+def _openmmlab() -> ModuleType:
+    """The page of MMSegmentation's names, which is made of this one."""
+    return import_module(f"{catalogue.__name__}.openmmlab")
 
 
 def _read_file(path: Path) -> Recipe:
@@ -416,6 +433,17 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
             check_warmup(recipe.optim, train.steps)
         except RecipeError as problem:
             yield problem
+    if recipe.optim.min_lr and recipe.optim.min_lr_factor:
+        yield RecipeError(
+            "optim.min_lr and optim.min_lr_factor both say where the learning rate ends.",
+            found=f"optim.min_lr={recipe.optim.min_lr} and optim.min_lr_factor={recipe.optim.min_lr_factor}",
+            expected="one of them, the other 0",
+        )
+    if recipe.optim.min_lr > recipe.optim.lr:
+        yield RecipeError(
+            f"optim.min_lr is {recipe.optim.min_lr}, above the peak it falls from.",
+            expected=f"at most optim.lr, {recipe.optim.lr}",
+        )
     if train.micro_batch > 0 and train.batch_size % train.micro_batch:
         divisors = [str(n) for n in range(1, train.batch_size + 1) if train.batch_size % n == 0]
         yield RecipeError(

@@ -11,7 +11,7 @@
 
 A checkpoint is one folder, written beside and renamed; `state.json` lists every file with its size and sha256, so a
 truncated or missing piece is noticed and the previous checkpoint is used, said aloud. Nothing is ever unpickled.
-The newest `keep` checkpoints and the best one stay.
+The newest `keep` checkpoints and the best one stay; all of them where `keep` is 0.
 """
 
 import hashlib
@@ -205,8 +205,10 @@ class Run:
         return self.path / "checkpoints" / f"step-{step:08d}"
 
     def _prune(self) -> None:
-        best = self.best
-        newest = self.checkpoints[-max(1, self.recipe.train.keep) :]
+        keep, best = self.recipe.train.keep, self.best
+        if not keep:
+            return
+        newest = self.checkpoints[-keep:]
         for folder in self.checkpoints:
             if folder not in newest and (best is None or step_of(folder) != best["step"]):
                 shutil.rmtree(folder, ignore_errors=True)

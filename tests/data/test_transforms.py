@@ -225,6 +225,13 @@ def test_a_sample_without_a_mask_cannot_be_trained_on() -> None:
         ("fit", (800, 400), (200, 100)),
         ("fit", (50, 50), (200, 200)),
         ("fit", (1, 3000), (1, 300)),  # never less than one pixel
+        ("sides", (400, 800), (150, 300)),
+        ("sides", (800, 400), (300, 150)),  # upright images have upright limits
+        ("sides", (400, 500), (200, 250)),
+        ("sides", (500, 400), (250, 200)),
+        ("sides", (1, 3000), (1, 300)),
+        ("sides", (50, 51), (200, 204)),
+        ("sides", (300, 451), (200, 300)),
     ],
 )
 def test_sizes_the_network_sees(resize: str, size_hw: tuple[int, int], expected: tuple[int, int]) -> None:

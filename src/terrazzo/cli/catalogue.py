@@ -11,7 +11,12 @@ def _recipes_arguments(parser: Parser) -> None:
     parser.add_argument(
         "name", metavar="NAME", nargs="?", help="print this recipe's promise and every field of it"
     )
-    parser.add_argument("--like", metavar="TEXT", help="list only recipes whose name or promise holds TEXT")
+    parser.add_argument(
+        "--like",
+        metavar="TEXT",
+        help="list only recipes whose name or promise holds TEXT, and the configs of MMSegmentation whose names hold "
+        "its words, with their published scores",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print NAME as JSON, which any command takes as a recipe"
     )
@@ -19,26 +24,31 @@ def _recipes_arguments(parser: Parser) -> None:
 
 def _recipes(arguments: Namespace) -> None:
     from terrazzo import recipe
+    from terrazzo.recipes import openmmlab
 
     if arguments.name is not None:
         chosen = recipe.load(arguments.name)
         if arguments.json:
             print(json.dumps(chosen.to_json(), indent=1))
             return
-        promise = recipe.promise(arguments.name) if arguments.name in recipe.names() else ""
+        is_known = arguments.name in recipe.names() or openmmlab.is_name(arguments.name)
+        promise = recipe.promise(arguments.name) if is_known else ""
         print(f"{promise}\n\n{recipe.describe(chosen)}".lstrip())
         return
-    promises = {name: recipe.promise(name) for name in recipe.names()}
+    rows = {name: recipe.promise(name).splitlines()[0] for name in recipe.names()}
     if arguments.like is not None:
         wanted = arguments.like.lower()
-        promises = {n: p for n, p in promises.items() if wanted in n.lower() or wanted in p.lower()}
-        if not promises:
+        rows = {n: row for n, row in rows.items() if wanted in n or wanted in recipe.promise(n).lower()}
+        rows |= {n: f"{told}; not reproduced here" for n, told in openmmlab.like(arguments.like).items()}
+        if not rows:
             print(f"No recipe is like {arguments.like!r}; all of them: terrazzo recipes")
             return
-    width = max(map(len, promises)) + 2
-    for name, promise in promises.items():
-        print(f"{name:<{width}}{promise.splitlines()[0]}")
+    width = max(map(len, rows)) + 2
+    for name, row in rows.items():
+        print(f"{name:<{width}}{row}")
     print("\nA recipe's whole promise and every field of it: terrazzo recipes NAME")
+    if arguments.like is None:
+        print("Names of MMSegmentation's configs are recipes too: terrazzo recipes --like pspnet")
 
 
 def _models_arguments(parser: Parser) -> None:

@@ -31,9 +31,10 @@ YIQ = np.array([LUMA, [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])  #
 class DataConfig:
     """How samples are read, resized and changed for training; `resize` holds in evaluation and prediction as well."""
 
-    resize: Literal["original", "short", "fit", "exact"] = "original"
+    resize: Literal["original", "short", "fit", "sides", "exact"] = "original"
     """Size at which the network sees an image: as it is; shorter side = the smaller of resize_hw; as large as fits
-    inside resize_hw at its own ratio; or exactly resize_hw. The same in training, evaluation and prediction."""
+    inside resize_hw at its own ratio; sides: the same for upright and lying images, the longer side in the larger of
+    resize_hw; or exactly resize_hw. The same in training, evaluation and prediction."""
     resize_hw: tuple[int, int] = (512, 512)
     """Height and width that `resize` aims at."""
     crop_hw: tuple[int, int] = (512, 512)
@@ -81,6 +82,12 @@ def resized_hw(size_hw: tuple[int, ...], config: DataConfig) -> Size:
         return config.resize_hw
     if config.resize == "short":
         factor = min(config.resize_hw) / min(height, width)
+    elif config.resize == "sides":
+        low, high = sorted(config.resize_hw)
+        factor = min(high / max(height, width), low / min(height, width))
+        return max(1, int(height * factor + 0.5)), max(
+            1, int(width * factor + 0.5)
+        )  # halves up, as MMCV rounds
     else:
         factor = min(config.resize_hw[0] / height, config.resize_hw[1] / width)
     return _scaled((height, width), factor)

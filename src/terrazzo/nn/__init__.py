@@ -38,6 +38,8 @@ class ModelConfig:
     """What encodes the image, such as resnet101_v1c or timm/convnext_tiny; null: the architecture's usual one."""
     output_stride: int = 0
     """How many times smaller than the image the backbone's last map is: 8, 16 or 32; 0: the architecture's usual."""
+    multi_grid: tuple[int, ...] = ()
+    """Dilations of the blocks of a ResNet's last stage, one each, such as 1,2,4; none: that stage's own."""
     align_corners: bool = False
     """Corners meet where maps are resized, in the network, the loss and prediction; else pixels' edges do."""
     pretrained: str | None = None
@@ -103,7 +105,7 @@ def _segformer(size: str) -> Builder:
     ) -> "nn.Module":
         from terrazzo.nn.segformer import SIZES, SegFormer
 
-        _refuse(config, "backbone", "output_stride", "align_corners")
+        _refuse(config, "backbone", "output_stride", "multi_grid", "align_corners")
         return SegFormer(
             SIZES[size],
             num_classes,

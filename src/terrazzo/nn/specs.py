@@ -95,6 +95,8 @@ def backbone_spec(name: str, output_stride: int, config: "ModelConfig") -> Spec:
 
     if output_stride not in OUTPUT_STRIDES:
         raise RecipeError(f"model.output_stride is {output_stride}.", expected="one of 8, 16, 32")
+    if config.multi_grid and name not in RESNETS:
+        raise _no_multi_grid(name, config)
     if name.startswith(TIMM):
         name, drop_path = name.removeprefix(TIMM), drop_path_of(config)
         return {"kind": "timm", "name": name, "output_stride": output_stride, "drop_path": drop_path}
@@ -110,7 +112,7 @@ def backbone_spec(name: str, output_stride: int, config: "ModelConfig") -> Spec:
         "stem_channels": 64,
         "base_channels": 64,
         "output_stride": output_stride,
-        "multi_grid": None,
+        "multi_grid": list(config.multi_grid) or None,
         "contract_dilation": True,
     }
 
@@ -139,6 +141,8 @@ def _mit(size: str, *, drop_path: float, output_stride: int) -> Spec:
 def _on_unet(architecture: str, config: "ModelConfig", head: Spec) -> Spec:
     """A head on the finest map of a U-Net, an auxiliary one on the next."""
     _refuse_other(config, "U-Net", backbones=(UNET,), output_strides=(16,))
+    if config.multi_grid:
+        raise _no_multi_grid("U-Net", config)
     auxiliary = {"channels": 64, "in_index": 1, "num_convs": 1, "concat_input": False}
     return _spec(
         architecture, config, {"kind": "unet", "base_channels": 64}, {"in_index": 0, **head}, auxiliary
@@ -159,6 +163,15 @@ def _refuse_other(
                 found=f"model.{field}={value}",
                 expected=f"no model.{field}, or {', '.join(map(str, known))}",
             )
+
+
+def _no_multi_grid(what: str, config: "ModelConfig") -> RecipeError:
+    given = ",".join(map(str, config.multi_grid))
+    return RecipeError(
+        f"{what} has no multi_grid to choose.",
+        found=f"model.multi_grid={given}",
+        expected="a ResNet, or none",
+    )
 
 
 def _auxiliary(quarter: int) -> Spec:
