@@ -268,6 +268,7 @@ def test_the_model_itself_may_be_asked_for_other_windows(levels: Dataset) -> Non
         "resize": "original",
         "window_hw": [2, 2],
         "stride_hw": [1, 1],
+        "blend": "uniform",
     }
     assert report.settings == how
 

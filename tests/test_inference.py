@@ -178,21 +178,127 @@ def test_confidence_is_the_softmax_of_the_predicted_class(eval: EvalConfig) -> N
     assert predictor(image).confidence is None
 
 
-def test_flip_averages_the_probabilities_of_the_mirrored_image() -> None:
+SEVERAL = {"scales": (0.5, 1.0, 1.6), "flip": True}
+
+
+class Cornered(Quarter):
+    """The same, for configs whose corners meet."""
+
+    align_corners = True
+
+
+def averaged_looks(
+    network: nn.Module, image: np.ndarray, size_hw: tuple[int, int], eval: EvalConfig, out_hw: tuple[int, int]
+) -> Tensor:
+    """The plain way: each look resized to its view, then to the image, its softmax; their mean (K, H, W)."""
+    corners = getattr(network, "align_corners", False)
+
+    def resized(tensor: Tensor, hw: tuple[int, ...]) -> Tensor:
+        return nn.functional.interpolate(tensor, hw, mode="bilinear", align_corners=corners)
+
+    looks = []
+    for scale in eval.scales:
+        view_hw = tuple(int(side * scale + 0.5) for side in size_hw)
+        seen = resize_image(image, view_hw).astype(np.float32) / 255
+        tensor = torch.from_numpy(seen).permute(2, 0, 1)[None]
+        for is_mirrored in (False, True) if eval.flip else (False,):
+            view = tensor.flip(3) if is_mirrored else tensor
+            with torch.no_grad():
+                if eval.inference == "whole":
+                    logits = resized(network(view).logits, view_hw)
+                else:
+                    logits = averaged_windows(network, view, eval.window_hw[0], eval.stride_hw[0])
+            full = resized(logits, out_hw).softmax(1)
+            looks.append(full.flip(3) if is_mirrored else full)
+    return torch.stack(looks).mean(0)[0]
+
+
+@pytest.mark.parametrize("network", [Quarter(), Cornered()], ids=["edges", "corners"])
+@pytest.mark.parametrize("resize", ["original", "short"])
+@pytest.mark.parametrize(
+    "eval",
+    [EvalConfig(flip=True), EvalConfig(**SEVERAL), windows(24, 16, **SEVERAL)],
+    ids=["whole, mirrored", "whole, several", "windows, several"],
+)
+def test_several_looks_are_the_mean_of_their_probabilities(
+    network: nn.Module, resize: Any, eval: EvalConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if isinstance(network, Cornered) and eval.inference == "windows":
+        pytest.skip("averaged_windows resizes windows by their edges; test_windows.py has the corners")
+    monkeypatch.setattr(
+        inference, "BAND_BYTES", 4 * 3 * 64 * 5
+    )  # bands of a few rows, so that seams would show
+    image = picture(57, 43)
+    data = DataConfig(resize=resize, resize_hw=(32, 64))
+    predictor = Predictor(network, THREE, data=data, eval=eval, device="cpu")
+    size_hw = (42, 32) if resize == "short" else (57, 43)
+    probs = averaged_looks(network, image, size_hw, eval, (57, 43))
+    bands = list(next(iter(predictor.bands([image]))))
+    assert len(bands) > 3
+    np.testing.assert_allclose(
+        np.exp(np.concatenate([band.logits for band in bands], axis=1)), probs, atol=1e-5
+    )
+    prediction = predictor(image, confidence=True)
+    best = probs.max(0).values
+    chosen = probs.gather(0, torch.from_numpy(prediction.mask.astype(np.int64))[None])[0]
+    assert (best - chosen).max() < 1e-5  # the argmax, but for ties within rounding
+    assert (prediction.mask == probs.argmax(0).numpy()).mean() > 0.999
+    assert prediction.confidence is not None
+    assert np.abs(prediction.confidence - 255 * best.numpy()).max() < 0.51
+    seen = averaged_looks(network, image, size_hw, eval, size_hw)
+    np.testing.assert_allclose(np.exp(predictor.logits(image)), seen, atol=1e-5)
+
+
+def test_a_single_look_at_another_size_is_the_softmax_of_that_size() -> None:
     image, network = picture(24, 36), Quarter()
+    logits = Predictor(network, THREE, eval=EvalConfig(scales=(2.0,)), device="cpu").logits(image)
+    expected = averaged_looks(network, image, (24, 36), EvalConfig(scales=(2.0,)), (24, 36))
+    np.testing.assert_allclose(np.exp(logits), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [Quarter(), Cornered()], ids=["edges", "corners"])
+def test_logits_are_resized_as_the_network_says_its_corners_lie(network: nn.Module) -> None:
+    image = picture(23, 37)
     tensor = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
     with torch.no_grad():
-        probs = network(tensor).logits.softmax(1) + network(tensor.flip(3)).logits.softmax(1).flip(3)
-    logits = Predictor(network, THREE, eval=EvalConfig(flip=True), device="cpu").logits(image)
-    np.testing.assert_allclose(np.exp(logits), probs[0] / 2, atol=1e-5)
+        full = nn.functional.interpolate(
+            network(tensor).logits,
+            (23, 37),
+            mode="bilinear",
+            align_corners=getattr(network, "align_corners", False),
+        )[0]
+    mask = Predictor(network, THREE, device="cpu")(image).mask
+    assert (mask == full.argmax(0).numpy()).all()
 
 
-@pytest.mark.parametrize("eval", [EvalConfig(flip=True), windows(16, 8, flip=True)], ids=["whole", "windows"])
-def test_with_flip_the_mask_of_a_mirrored_image_is_the_mirrored_mask(eval: EvalConfig) -> None:
-    image = picture(32, 48)
+@pytest.mark.parametrize("size_hw", [(32, 48), (33, 50)], ids=str)
+@pytest.mark.parametrize(
+    "eval",
+    [
+        EvalConfig(flip=True),
+        windows(16, 8, flip=True),
+        windows(20, 12, blend="smooth", **SEVERAL),
+        EvalConfig(**SEVERAL),
+    ],
+    ids=["whole", "windows", "smooth windows, several", "whole, several"],
+)
+def test_with_flip_the_mask_of_a_mirrored_image_is_the_mirrored_mask(
+    eval: EvalConfig, size_hw: tuple[int, int]
+) -> None:
+    image = picture(*size_hw)
     predictor = Predictor(Quarter(), THREE, eval=eval, device="cpu")
-    mirrored = predictor(np.ascontiguousarray(image[:, ::-1])).mask
-    assert (mirrored == predictor(image).mask[:, ::-1]).mean() > 0.999
+    one, other = predictor.logits(image), predictor.logits(np.ascontiguousarray(image[:, ::-1]))
+    np.testing.assert_allclose(np.exp(other), np.exp(one[:, :, ::-1]), atol=1e-5)
+
+
+def test_looks_at_nothing_and_unknown_blends_are_refused_before_the_first_image() -> None:
+    for words, message in (
+        ({"scales": ()}, "An image has to be looked at"),
+        ({"scales": (0.0, 1.0)}, "eval.scales is \\[0.0,1.0\\]"),
+        ({"blend": "smoth"}, "There is no blend 'smoth'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Predictor(Quarter(), THREE, device="cpu").with_eval(EvalConfig(**words))  # type: ignore[arg-type]
 
 
 def test_more_than_255_classes_give_16_bit_masks() -> None:
@@ -310,10 +416,13 @@ def test_a_damaged_file_stops_a_stream_or_is_handed_over(tmp_path: Path) -> None
 # memory, modes, threads -------------------------------------------------------------------------------------
 
 
-def test_memory_of_windows_does_not_grow_with_the_height(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("looks", [{}, {"blend": "smooth", "flip": True}], ids=["one look", "two"])
+def test_memory_of_windows_does_not_grow_with_the_height(
+    looks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inference, "BAND_BYTES", 1 << 20)
     classes = Classes(tuple(f"class {i}" for i in range(16)))
-    predictor = Predictor(Quarter(16), classes, eval=windows(128, 96), device="cpu")
+    predictor = Predictor(Quarter(16), classes, eval=windows(128, 96, **looks), device="cpu")
 
     def peak(height: int) -> int:
         image = np.zeros((height, 300, 3), np.uint8)

@@ -47,6 +47,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "windows",
     },
     "verbs": {
+        "browsing",
         "evaluation",
         "exporting",
         "hub",

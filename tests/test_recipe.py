@@ -176,8 +176,8 @@ def test_a_section_is_no_field() -> None:
     assert said == [
         "eval is a section of the recipe, not a field.",
         "  expected: one of its fields, such as eval.every=50",
-        "  Its fields: eval.every, eval.inference, eval.window_hw, eval.stride_hw, eval.batch_size, eval.flip, "
-        "eval.split.",
+        "  Its fields: eval.every, eval.inference, eval.window_hw, eval.stride_hw, eval.blend, eval.scales, "
+        "eval.batch_size, eval.flip, eval.split.",
     ]
 
 
@@ -385,8 +385,8 @@ def test_wrong_json_is_told_all_at_once() -> None:
         "    Did you mean train.steps?",
         "  eval is a section of the recipe, not a field.",
         "    expected: an object with its fields",
-        "    Its fields: eval.every, eval.inference, eval.window_hw, eval.stride_hw, eval.batch_size, eval.flip, "
-        "eval.split.",
+        "    Its fields: eval.every, eval.inference, eval.window_hw, eval.stride_hw, eval.blend, eval.scales, "
+        "eval.batch_size, eval.flip, eval.split.",
         "  There is no recipe field 'zzz'.",
     ]
 

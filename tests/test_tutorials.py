@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 import terrazzo as tz
+from cityscapes_tree import write_cityscapes, zip_up
 from terrazzo import recipe as recipes
 from terrazzo import training
 from terrazzo.cli import main
@@ -35,6 +36,7 @@ PAGES = [
     *sorted((PROJECT / "docs" / "how-to").glob("*.md")),
 ]
 SIZE_HW = (48, 64)
+CITYSCAPES = {"train": 6, "val": 2, "test": 1}  # what is published, in miniature
 SHORT = {
     "train.steps": "2",
     "train.batch_size": "2",
@@ -139,6 +141,9 @@ def desk(pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("terrazzo.preparation.OVERFIT_STEPS", 11)  # its warm-up has 10
     monkeypatch.setattr("terrazzo.keeping.OVERFIT_MIOU", 0.0)
     monkeypatch.setattr(
+        "terrazzo.data.importers.cityscapes.COUNTS", {"fine": CITYSCAPES, "coarse": CITYSCAPES}
+    )
+    monkeypatch.setattr(
         "terrazzo.data.open._open_by_name", lambda source, **words: open_saved(pantry / "hub", **words)
     )
     return tmp_path
@@ -160,6 +165,11 @@ def prepare(page: str, desk: Path) -> None:
     if page == "data-set-forms.md":
         (desk / "photos" / "street.jpg").unlink()
         write_camvid(desk / "camvid-download")
+    if page == "cityscapes.md":
+        for kind in ("gtFine", "gtCoarse"):
+            write_cityscapes(desk / "cityscapes-download", counts=CITYSCAPES, kind=kind)
+        zip_up(desk / "cityscapes-download", "gtFine", "gtFine_trainvaltest.zip")
+        write_cityscapes(desk / "two-cities", counts={"train": 2}, form="polygons")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from terrazzo.errors import UsageError
-from terrazzo.windows import Blend, resized_rows, starts
+from terrazzo.windows import Blend, resized_rows, starts, taper
 
 sides = st.integers(1, 60)
 
@@ -41,39 +41,44 @@ def test_a_stride_that_skips_pixels_or_never_moves_is_refused(stride: int) -> No
 
 
 @settings(deadline=None)
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.data())
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.data())
 def test_resized_rows_are_those_of_torch(
-    h: int, w: int, height: int, width: int, data: st.DataObject
+    h: int, w: int, height: int, width: int, corners: bool, data: st.DataObject
 ) -> None:
     logits = np.random.default_rng(h * 10 + w).normal(size=(3, h, w)).astype(np.float32)
     first = data.draw(st.integers(0, height - 1))
     end = data.draw(st.integers(first + 1, height))
-    whole = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], (height, width), mode="bilinear")[
-        0
-    ]
-    np.testing.assert_allclose(
-        resized_rows(logits, (height, width), slice(first, end)), whole[:, first:end], atol=1e-5
-    )
+    whole = torch.nn.functional.interpolate(
+        torch.from_numpy(logits)[None], (height, width), mode="bilinear", align_corners=corners
+    )[0]
+    rows = resized_rows(logits, (height, width), slice(first, end), align_corners=corners)
+    np.testing.assert_allclose(rows, whole[:, first:end], atol=1e-5)
 
 
 def blended_plainly(
-    scores: dict[tuple[int, int], np.ndarray], image_hw: tuple[int, int], window_hw: tuple[int, int]
+    scores: dict[tuple[int, int], np.ndarray],
+    image_hw: tuple[int, int],
+    window_hw: tuple[int, int],
+    weight: np.ndarray,
+    corners: bool,
 ) -> np.ndarray:
-    """Every window's logits at full size, added and divided by how many saw each pixel."""
+    """Every window's logits at full size, times its weights, added and divided by what they weigh at each pixel."""
     total, count = np.zeros((2, *image_hw)), np.zeros(image_hw)
     for (top, left), logits in scores.items():
-        big = torch.nn.functional.interpolate(torch.from_numpy(logits)[None], window_hw, mode="bilinear")[
-            0
-        ].numpy()
-        total[:, top : top + window_hw[0], left : left + window_hw[1]] += big
-        count[top : top + window_hw[0], left : left + window_hw[1]] += 1
+        big = torch.nn.functional.interpolate(
+            torch.from_numpy(logits)[None], window_hw, mode="bilinear", align_corners=corners
+        )[0].numpy()
+        total[:, top : top + window_hw[0], left : left + window_hw[1]] += big * weight
+        count[top : top + window_hw[0], left : left + window_hw[1]] += weight
     return total / count
 
 
-@given(st.integers(1, 45), st.integers(1, 45), st.integers(1, 20), st.integers(1, 20), st.data())
+@given(
+    st.integers(1, 45), st.integers(1, 45), st.integers(1, 20), st.integers(1, 20), st.booleans(), st.data()
+)
 @settings(deadline=None)
 def test_a_blend_is_the_plain_average_of_resized_windows_however_it_is_cut_into_rows(
-    height: int, width: int, wh: int, ww: int, data: st.DataObject
+    height: int, width: int, wh: int, ww: int, corners: bool, data: st.DataObject
 ) -> None:
     stride_hw = data.draw(st.integers(1, wh)), data.draw(st.integers(1, ww))
     scores: dict[tuple[int, int], np.ndarray] = {}
@@ -86,8 +91,38 @@ def test_a_blend_is_the_plain_average_of_resized_windows_however_it_is_cut_into_
             scores[corner] = rng.normal(size=shape).astype(np.float32)
         return [scores[corner] for corner in corners]
 
-    blend = Blend((height, width), (wh, ww), stride_hw, score)
+    weighting = data.draw(st.sampled_from(["uniform", "smooth"]))
+    blend = Blend((height, width), (wh, ww), stride_hw, score, weighting=weighting, align_corners=corners)
     step = data.draw(st.integers(1, height))
     rows = [blend.rows(top, min(top + step, height)) for top in range(0, height, step)]
-    expected = blended_plainly(scores, (height, width), blend.window_hw)
+    weight = np.ones(blend.window_hw)
+    if weighting == "smooth":  # Hann, sampled at the centres of pixels
+        down, across = (0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(n) + 0.5) / n) for n in blend.window_hw)
+        weight = np.outer(down, across)
+    expected = blended_plainly(scores, (height, width), blend.window_hw, weight, corners)
     np.testing.assert_allclose(np.concatenate(rows, axis=1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 512, 4096])
+def test_a_taper_is_symmetric_never_zero_and_half_a_window_apart_adds_up_to_one(length: int) -> None:
+    weight = taper(length).astype(np.float64)
+    assert (weight > 0).all()
+    np.testing.assert_allclose(weight, weight[::-1], atol=1e-6)
+    if length % 2 == 0:
+        np.testing.assert_allclose(weight[length // 2 :] + weight[: length // 2], 1, atol=1e-6)
+
+
+def test_smooth_windows_have_no_seam_where_uniform_ones_jump() -> None:
+    """Two windows that disagree by 1: between them the mean slides, without a step anywhere."""
+
+    def score(corners: list[tuple[int, int]]) -> list[np.ndarray]:
+        return [np.full((1, 4, 32), float(left > 0), np.float32) for _, left in corners]
+
+    steps = {}
+    for weighting in ("uniform", "smooth"):
+        row = Blend((4, 48), (4, 32), (4, 16), score, weighting=weighting).rows(0, 4)[0, 0]
+        assert row[0] == 0
+        assert row[-1] == 1
+        steps[weighting] = np.abs(np.diff(row)).max()
+    assert steps["uniform"] == 0.5
+    assert steps["smooth"] < 0.11  # pi / 2 / 16: the steepest slope of sin² over 16 pixels

@@ -10,7 +10,7 @@ Shapes: K classes, H W the mask's original size.
 import heapq
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -62,7 +62,9 @@ def evaluate(
     inference: Literal["whole", "windows"] | None = None,
     window_hw: tuple[int, int] | None = None,
     stride_hw: tuple[int, int] | None = None,
+    blend: Literal["uniform", "smooth"] | None = None,
     flip: bool | None = None,
+    scales: Sequence[float] | None = None,
     batch_size: int | None = None,
     metrics: Mapping[str, Metric] | None = None,
     limit: int | None = None,
@@ -76,8 +78,9 @@ def evaluate(
 
     model: what `load` takes (a run's best checkpoint, a model folder, a Hub id), or a Predictor. data: what
     `open_dataset` takes, or a Dataset; where it has no val split of its own, the one stored with the run is used, so
-    that no training image is scored. inference, window_hw, stride_hw, flip, batch_size: as the model's recipe says
-    unless given. metrics: name -> fn(pred_mask, true_mask), both (H, W), averaged over the images where it is a number.
+    that no training image is scored. inference, window_hw, stride_hw, blend, flip, scales, batch_size: the fields of
+    `recipe.eval`, as the model's recipe has them unless given. metrics: name -> fn(pred_mask, true_mask), both (H, W),
+    averaged over the images where it is a number.
     show_dir: a folder for a picture "image | truth | prediction" of every image. limit: score that many images only,
     spread evenly over the split.
     stream: read parquet where it lies, as `open_dataset` does; by default where the model was trained so.
@@ -95,7 +98,9 @@ def evaluate(
             inference=inference or look.inference,
             window_hw=window_hw or look.window_hw,
             stride_hw=stride_hw or look.stride_hw,
+            blend=blend or look.blend,
             flip=look.flip if flip is None else flip,
+            scales=look.scales if scales is None else tuple(scales),
             batch_size=batch_size or look.batch_size,
         )
     )
@@ -367,7 +372,13 @@ def _settings(predictor: Predictor, limit: int | None) -> dict[str, Any]:
     look, data = predictor.eval, predictor.data
     settings: dict[str, Any] = {"inference": look.inference, "flip": look.flip, "resize": data.resize}
     if look.inference == "windows":
-        settings |= {"window_hw": list(look.window_hw), "stride_hw": list(look.stride_hw)}
+        settings |= {
+            "window_hw": list(look.window_hw),
+            "stride_hw": list(look.stride_hw),
+            "blend": look.blend,
+        }
+    if look.scales != (1.0,):
+        settings["scales"] = list(look.scales)
     if data.resize != "original":
         settings["resize_hw"] = list(data.resize_hw)
     return settings | ({"limit": limit} if limit is not None else {})

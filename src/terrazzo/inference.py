@@ -3,6 +3,9 @@
     check -> resize as recipe.data says -> network, whole or in windows -> logits float32
           -> resize + argmax in one pass to the image's original size -> Prediction
 
+Where the recipe (or --tta) asks for several looks at an image, at other sizes or mirrored, each of them goes that way
+up to the resize; then their probabilities are averaged, a few rows at a time, and the argmax is that of the mean.
+
 The network itself runs behind `backends.Backend`; windows are blended in `windows.py`. Nothing here knows files of
 weights: `load` asks `nn.weights` and `run`.
 
@@ -38,10 +41,12 @@ from terrazzo.errors import (
     unknown_name,
 )
 from terrazzo.images import decode_image, read_image
-from terrazzo.kernels.bilinear import taps
+from terrazzo.kernels.add_probs import add_probs
+from terrazzo.kernels.bilinear import Taps, taps
 from terrazzo.kernels.resize_argmax import resize_argmax
 from terrazzo.nn.weights import read_model
 from terrazzo.prediction import Prediction
+from terrazzo.ranges import out_of_range
 from terrazzo.recipe import EvalConfig, Recipe
 from terrazzo.remote import is_url, path_of
 from terrazzo.run import Run
@@ -54,6 +59,7 @@ R = TypeVar("R")
 
 BAND_BYTES = 32 << 20  # of blended logits that windows hold at a time, beside the network's own
 BACKENDS = ("auto", "torch")
+BLENDS = ("uniform", "smooth")
 RECIPE = "recipe.json"  # what makes a folder a run
 
 
@@ -66,13 +72,26 @@ class Band(NamedTuple):
     """(K, h, w) float32; resized to (number of rows, W) they are the class scores of these rows."""
 
 
+class Look(NamedTuple):
+    """One way to look at an image."""
+
+    scale: float
+    """Of the size at which the network sees it otherwise."""
+    is_mirrored: bool
+    """Left and right changed."""
+
+
+PLAIN = Look(1.0, False)
+
+
 class Predictor:
     """A network, its classes, and everything between an image and its mask. Safe to use from several threads.
 
     Memory beside the network's own, for one image: the image; seen whole, 4 C h w bytes of input (h w after
     `data.resize`) and the logits, 4 K h/4 w/4 for SegFormer; in windows, the logits of the rows of windows that overlap
     (4 K h'/4 w'/4 for each window) and about 100 MiB for the band at work (a few full rows of logits where those are
-    more), so that nothing but image and mask grows with the image's height; the mask, one or two bytes a pixel.
+    more), so that nothing but image and mask grows with the image's height; the mask, one or two bytes a pixel. Several
+    looks hold their resized images and logits side by side, and one band.
     """
 
     def __init__(
@@ -104,16 +123,23 @@ class Predictor:
         self.data = data or DataConfig()
         self.eval = eval or EvalConfig()
         self.channels = channels if channels is not None else self.backend.channels
-        _check_strides(self.eval)
+        self.align_corners = bool(getattr(self.backend.network, "align_corners", False))
+        _check_looks(self.eval)
 
     @property
     def network(self) -> nn.Module:
         """The torch module itself: image (B, C, H, W) float in [0, 1] -> `.logits` (B, K, h, w), not yet resized."""
         return self.backend.network
 
+    @property
+    def looks(self) -> list[Look]:
+        """The ways in which an image is looked at: every scale, as it is and, with `eval.flip`, mirrored."""
+        mirrored = (False, True) if self.eval.flip else (False,)
+        return [Look(scale, is_mirrored) for scale in self.eval.scales for is_mirrored in mirrored]
+
     def with_eval(self, eval: EvalConfig) -> "Predictor":
         """Return a predictor that looks as `eval` says; the network is shared."""
-        _check_strides(eval)
+        _check_looks(eval)
         other = copy.copy(self)
         other.eval = eval
         return other
@@ -173,9 +199,15 @@ class Predictor:
     def logits(self, image: Any) -> Logits:
         """Return the class scores (K, h, w) float32 of one image before they are resized to its size.
 
-        In windows they are blended at the size of `data.resize`, held as a whole: 4 K H W bytes.
+        In windows they are blended at the size of `data.resize`, held as a whole: 4 K H W bytes. Of several looks they
+        are the logarithm of their mean probabilities, at that size too.
         """
-        resized = self._resized(self.read(image).image)
+        image = self.read(image).image
+        seen_hw = resized_hw((image.shape[0], image.shape[1]), self.data)
+        if self.looks != [PLAIN]:
+            views = self._views([image], self.looks)[0]
+            return np.concatenate([band.logits for band in self._mean_bands(seen_hw, views)], axis=1)
+        resized = resize_image(image, seen_hw)
         if self.eval.inference == "whole":
             return self._score([resized])[0]
         return self._blend(resized).rows(0, resized.shape[0])
@@ -186,7 +218,11 @@ class Predictor:
         images: of one size and dtype as the network sees them (`sees`), run in one pass where they are seen whole.
         The whole image is one band. Use up the bands of an image before asking for the next image's.
         """
-        resized = [self._resized(image) for image in images]
+        if self.looks != [PLAIN]:
+            for image, views in zip(images, self._views(images, self.looks), strict=True):
+                yield self._mean_bands((image.shape[0], image.shape[1]), views)
+            return
+        resized = [self._seen(image, PLAIN) for image in images]
         if self.eval.inference == "whole":
             for image, logits in zip(images, self._score(resized), strict=True):
                 yield iter([Band(slice(0, image.shape[0]), logits)])
@@ -244,7 +280,9 @@ class Predictor:
         sure = np.empty((height, width) if confidence else (0, 0), np.uint8)
         for band in bands:
             num_rows = band.rows.stop - band.rows.start
-            part, part_sure = resize_argmax(band.logits, (num_rows, width), confidence=confidence)
+            part, part_sure = resize_argmax(
+                band.logits, (num_rows, width), align_corners=self.align_corners, confidence=confidence
+            )
             if num_rows == height:
                 return part, part_sure
             mask[band.rows] = part
@@ -252,25 +290,68 @@ class Predictor:
                 sure[band.rows] = part_sure
         return mask, sure if confidence else None
 
-    def _resized(self, image: Image) -> Image:
-        return resize_image(image, resized_hw((image.shape[0], image.shape[1]), self.data))
+    def _seen(self, image: Image, look: Look) -> Image:
+        """The image as the network gets it."""
+        height, width = resized_hw((image.shape[0], image.shape[1]), self.data)
+        scaled_hw = max(1, int(height * look.scale + 0.5)), max(1, int(width * look.scale + 0.5))
+        resized = resize_image(image, scaled_hw)
+        return resized[:, ::-1] if look.is_mirrored else resized  # a view: nothing is copied
 
     def _window_bands(self, height: int, resized: Image) -> Iterator[Band]:
         """Bands of the original image's `height` rows, from windows over the `resized` image."""
         blend = self._blend(resized)
-        row_bytes = 4 * len(self.classes) * resized.shape[1]
-        step = max(1, BAND_BYTES // row_bytes * height // max(height, resized.shape[0]))
+        step = _band_rows(len(self.classes), height, [blend])
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
             if height == resized.shape[0]:
                 yield Band(rows, blend.rows(rows.start, rows.stop))
                 continue
-            first, second, share = (
-                part[rows] for part in taps(resized.shape[0], height, align_corners=False)
-            )
-            part = blend.rows(int(first[0]), int(second[-1]) + 1)
-            upper, lower = part[:, first - first[0]], part[:, second - first[0]]
-            yield Band(rows, upper + (lower - upper) * share[:, None])
+            part, down = self._rows_for(blend, rows, height)
+            upper, lower = part[:, down.first], part[:, down.second]
+            yield Band(rows, upper + (lower - upper) * down.share[:, None])
+
+    def _mean_bands(self, size_hw: tuple[int, int], views: "Sequence[tuple[Look, Blend]]") -> Iterator[Band]:
+        """Bands of an image of `size_hw`, at its full width: the logarithm of the mean probabilities of all views."""
+        height, width = size_hw
+        step = _band_rows(len(self.classes), height, [blend for _, blend in views])
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            total = np.zeros((len(self.classes), rows.stop - rows.start, width), np.float32)
+            for look, blend in views:
+                part, down = self._rows_for(blend, rows, height)
+                across = taps(part.shape[2], width, align_corners=self.align_corners)
+                add_probs(part, down, across, total, is_mirrored=look.is_mirrored)
+            total *= np.float32(1 / len(views))
+            yield Band(rows, np.log(np.maximum(total, np.finfo(np.float32).tiny), out=total))
+
+    def _rows_for(self, blend: Blend, rows: slice, height: int) -> tuple[Logits, Taps]:
+        """The rows of a blend that `rows` of an image of `height` read, and where in them each reads."""
+        first, second, share = taps(blend.image_hw[0], height, align_corners=self.align_corners)
+        first, second, share = first[rows], second[rows], share[rows]
+        return blend.rows(int(first[0]), int(second[-1]) + 1), Taps(
+            first - first[0], second - first[0], share
+        )
+
+    def _views(self, images: Sequence[Image], looks: Sequence[Look]) -> list[list[tuple[Look, Blend]]]:
+        """For each of the images (of one size) its views: in windows they are computed when their rows are asked for,
+        whole ones now, in one pass for all images of a look."""
+        views: list[list[tuple[Look, Blend]]] = [[] for _ in images]
+        for look in looks:
+            seen = [self._seen(image, look) for image in images]
+            if self.eval.inference == "windows":
+                blends = [self._blend(one) for one in seen]
+            else:
+                blends = [
+                    self._one_window(one.shape[:2], logits)
+                    for one, logits in zip(seen, self._score(seen), strict=True)
+                ]
+            for mine, blend in zip(views, blends, strict=True):
+                mine.append((look, blend))
+        return views
+
+    def _one_window(self, size_hw: tuple[int, int], logits: Logits) -> Blend:
+        """Logits of a whole view, as the blend of one window."""
+        return Blend(size_hw, size_hw, size_hw, lambda corners: [logits], align_corners=self.align_corners)
 
     def _blend(self, resized: Image) -> Blend:
         def score(corners: Sequence[tuple[int, int]]) -> list[Logits]:
@@ -285,7 +366,14 @@ class Predictor:
                 for one in self._score(crops[start : start + size])
             ]
 
-        blend = Blend((resized.shape[0], resized.shape[1]), self.eval.window_hw, self.eval.stride_hw, score)
+        blend = Blend(
+            (resized.shape[0], resized.shape[1]),
+            self.eval.window_hw,
+            self.eval.stride_hw,
+            score,
+            weighting=self.eval.blend,
+            align_corners=self.align_corners,
+        )
         return blend
 
     def _score(self, images: Sequence[Image]) -> Logits:
@@ -295,9 +383,6 @@ class Predictor:
         for slot, image in zip(image_BCHW, images, strict=True):
             slot[...] = unit_range(image).transpose(2, 0, 1)
         logits = self.backend(image_BCHW)
-        if self.eval.flip:
-            mirrored = self.backend(np.ascontiguousarray(image_BCHW[..., ::-1]))[..., ::-1]
-            logits = _log_mean_probs(logits, mirrored)
         if logits.shape[1] != len(self.classes):
             raise WeightsError(
                 "The network and its classes do not fit.",
@@ -414,19 +499,23 @@ def batches(items: Iterable[T], key: Callable[[T], Any], size: int) -> Iterator[
         yield batch
 
 
-def _check_strides(eval: EvalConfig) -> None:
-    """Refuse strides that skip pixels when a predictor is made, not at its first image."""
+def _check_looks(eval: EvalConfig) -> None:
+    """Refuse strides that skip pixels and looks at nothing when a predictor is made, not at its first image."""
     for window, stride in zip(eval.window_hw, eval.stride_hw, strict=True):
         starts(window, window, stride)
+    if eval.blend not in BLENDS:
+        raise unknown_name("blend", eval.blend, BLENDS)
+    if problem := out_of_range("eval.scales", eval.scales):
+        raise problem
+    if not eval.scales:
+        raise UsageError(
+            "An image has to be looked at.", found="no scales", expected="at least one, such as 1.0"
+        )
 
 
-def _log_mean_probs(one: Logits, other: Logits) -> Logits:
-    """Return log((softmax(one) + softmax(other)) / 2) over axis 1: logits whose softmax is the mean of both."""
-    both = np.logaddexp(_log_softmax(one), _log_softmax(other))
-    return np.ascontiguousarray(both - np.float32(np.log(2)))
-
-
-def _log_softmax(logits: Logits) -> Logits:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return shifted
+def _band_rows(num_classes: int, height: int, blends: Sequence[Blend]) -> int:
+    """How many of an image's `height` rows make a band of about BAND_BYTES in each of these blends."""
+    row_bytes = [
+        4 * num_classes * blend.image_hw[1] * max(height, blend.image_hw[0]) // height for blend in blends
+    ]
+    return max(1, BAND_BYTES // max(row_bytes))

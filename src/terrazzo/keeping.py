@@ -103,7 +103,8 @@ class Keeper:
         line = reading.line(done, self.job.steps, lr=lr, grad_norm=grad_norm, memory=memory)
         progress.say(line)
         values = {**reading.losses, "lr": lr, "grad_norm": grad_norm, "seconds_per_step": reading.seconds,
-                  "data_share": reading.waited, "memory_bytes": memory}  # fmt: skip
+                  "accuracy": reading.accuracy, "data_seconds": reading.waited,
+                  "data_share": reading.waited / max(reading.seconds, 1e-9), "memory_bytes": memory}  # fmt: skip
         self.job.run.log("train", done, values)
         assert self.board is not None
         self.board.scalars(done, values, prefix="train")

@@ -1,7 +1,9 @@
-"""What training says about itself between two log lines: mean losses, seconds per step, the share spent on waiting.
+"""What training says about itself between two log lines: mean losses, accuracy, seconds per step and for data.
 
-Losses stay on their device until they are read, so a GPU is not made to wait once per step.
+Losses and counts stay on their device until they are read, so a GPU is not made to wait once per step.
 """
+
+# B batch, K classes, H W of the mask, h w of the logits
 
 import time
 from collections.abc import Iterator, Mapping
@@ -21,28 +23,32 @@ class Reading:
 
     losses: Mapping[str, float]
     """Mean of every loss part per step, over all processes; "loss" is their sum."""
+    accuracy: float
+    """Share of the pixels looked at, 0-1, that the network got right while it trained; nan where all were ignored."""
     seconds: float
     """Wall seconds per step."""
     waited: float
-    """Share of that time, 0-1, spent waiting for data."""
+    """Seconds per step spent waiting for data, part of `seconds`."""
 
     def line(self, done: int, steps: int, *, lr: float, grad_norm: float, memory: int) -> str:
-        """Return one log line: "step 50/2000  loss 1.2345  lr 8.0e-04 …"."""
+        """Return one log line: "step 50/2000  loss 1.2345  accuracy 71.2 %  lr 8.0e-04 …"."""
         parts = [f"{name} {value:.4f}" for name, value in self.losses.items() if name != "loss"]
         listed = f" ({', '.join(parts)})" if len(parts) > 1 else ""
+        share = self.waited / max(self.seconds, 1e-9)
         return (
-            f"step {done}/{steps}  loss {self.losses['loss']:.4f}{listed}  lr {lr:.2e}  grad {grad_norm:.2f}  "
-            f"{self.seconds:.3f} s/step  data {100 * self.waited:.0f} %  memory {memory / 2**30:.2f} GiB  "
-            f"eta {duration(self.seconds * (steps - done))}"
+            f"step {done}/{steps}  loss {self.losses['loss']:.4f}{listed}  accuracy {100 * self.accuracy:.1f} %  "
+            f"lr {lr:.2e}  grad {grad_norm:.2f}  {self.seconds:.3f} s/step  data {self.waited:.3f} s ({share:.0%})  "
+            f"memory {memory / 2**30:.2f} GiB  eta {duration(self.seconds * (steps - done))}"
         )
 
 
 class Meter:
-    """Adds up losses and times step by step."""
+    """Adds up losses, hits and times step by step."""
 
     def __init__(self) -> None:
         self._losses: list[dict[str, Tensor]] = []
         self._unchecked: list[tuple[int, dict[str, Tensor]]] = []
+        self._hits: list[Tensor] = []
         self._waited = 0.0
         self._since = time.perf_counter()
         self._loss: float | None = None
@@ -54,6 +60,21 @@ class Meter:
         self._losses.append(held)
         self._unchecked.append((step, held))
         self._waited += waited
+
+    def see(self, logits_BKhw: Tensor, mask_BHW: Tensor, *, ignore: int) -> None:
+        """Count what a micro-batch got right: the argmax of its logits, before they are resized, beside the mask's
+        pixel at the centre of each of theirs: a 16th of the pixels at stride 4, a 64th at stride 8."""
+        h, w = logits_BKhw.shape[-2:]
+        down = torch.arange(h, device=mask_BHW.device) * 2 + 1  # centres, in halves of a pixel of the logits
+        across = torch.arange(w, device=mask_BHW.device) * 2 + 1
+        mask = mask_BHW[
+            :, (down * mask_BHW.shape[1] // (2 * h))[:, None], across * mask_BHW.shape[2] // (2 * w)
+        ]
+        pred = logits_BKhw.detach().argmax(1)
+            logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
+        )  # one logit: a sigmoid's
+        counted = mask != ignore
+        self._hits.append(torch.stack([((pred == mask) & counted).sum(), counted.sum()]))
 
     @property
     def num_unchecked(self) -> int:
@@ -95,10 +116,14 @@ class Meter:
             torch.stack([torch.stack([held[n] for held in self._losses]).sum() / steps for n in names])
         )
         values = dict(zip(names, means.tolist(), strict=True))
+        right, counted = processes.sum(torch.stack(self._hits).sum(0)).tolist() if self._hits else (0, 0)
         seconds = (time.perf_counter() - self._since) / steps
         reading = Reading(
-            {"loss": sum(values.values()), **values}, seconds, self._waited / max(seconds * steps, 1e-9)
+            {"loss": sum(values.values()), **values},
+            accuracy=right / counted if counted else float("nan"),
+            seconds=seconds,
+            waited=self._waited / steps,
         )
         self._loss, self._seconds = reading.losses["loss"], seconds
-        self._losses, self._waited, self._since = [], 0.0, time.perf_counter()
+        self._losses, self._hits, self._waited, self._since = [], [], 0.0, time.perf_counter()
         return reading

@@ -27,6 +27,9 @@ def predict(
     ids: Literal["class", "raw"] = "class",
     confidence: bool = False,
     inference: Literal["whole", "windows"] | None = None,
+    blend: Literal["uniform", "smooth"] | None = None,
+    flip: bool | None = None,
+    scales: Sequence[float] | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     precision: str = "f32",
@@ -35,10 +38,11 @@ def predict(
 ) -> list[Path]:
     """Predict every image that `sources` (files, folders, globs, URLs) name into the folder `out`; return the masks.
 
-    model: whatever `load` takes, or a Predictor. ids: "raw" writes the data set's own ids. inference, batch_size: as
-    the model's recipe says unless given. overwrite: replace files in `out` that this model did not write, or that were
-    changed since. Images that cannot be read are left out and named in the DataError at the end; the others are
-    predicted. Raises ExistingOutputError, MissingPathError, UsageError; StorageError when the disk is full.
+    model: whatever `load` takes, or a Predictor. ids: "raw" writes the data set's own ids. inference, blend, flip,
+    scales, batch_size: the fields of `recipe.eval`, as the model's recipe has them unless given. overwrite: replace
+    files in `out` that this model did not write, or that were changed since. Images that cannot be read are left out
+    and named in the DataError at the end; the others are predicted. Raises ExistingOutputError, MissingPathError,
+    UsageError; StorageError when the disk is full.
     """
     if is_url(out):
         raise UsageError("Masks are written to a folder on this machine.", found=f"--out {out}")
@@ -46,7 +50,14 @@ def predict(
     images = find_sources(named, outside=Path(out))
     predictor = model if isinstance(model, Predictor) else load(model, device=device, precision=precision)
     look = predictor.eval
-    look = replace(look, inference=inference or look.inference, batch_size=batch_size or look.batch_size)
+    look = replace(
+        look,
+        inference=inference or look.inference,
+        blend=blend or look.blend,
+        flip=look.flip if flip is None else flip,
+        scales=look.scales if scales is None else tuple(scales),
+        batch_size=batch_size or look.batch_size,
+    )
     unreadable: list[tuple[Source, TerrazzoError]] = []
 
     def note(image: Any, error: TerrazzoError) -> None:

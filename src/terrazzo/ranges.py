@@ -111,6 +111,7 @@ RANGES: Mapping[str, Range] = {
     "eval.every": at_least(1),
     "eval.window_hw": at_least(32),
     "eval.stride_hw": at_least(1),
+    "eval.scales": between(0.1, 8),  # beyond, an image of 1024x2048 is a thumbnail or a gigapixel
     "eval.batch_size": at_least(1),
 }
 

@@ -31,6 +31,14 @@ from terrazzo.ranges import out_of_range
 from terrazzo.storage import read_json
 
 FORMAT_VERSION = 1
+TTA_SCALES = (
+    0.5,
+    0.75,
+    1.0,
+    1.25,
+    1.5,
+    1.75,
+)  # eval.scales of --tta, with flip: as MMSegmentation's tta_pipeline
 
 
 @dataclass(frozen=True)
@@ -83,10 +91,14 @@ class EvalConfig:
     """Height and width of a window."""
     stride_hw: tuple[int, int] = (384, 384)
     """How far windows lie apart, down and across; at most their size."""
+    blend: Literal["uniform", "smooth"] = "uniform"
+    """Where windows overlap, their logits count alike, or more the nearer a pixel is to its window's centre."""
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes at which each image is looked at, as factors; the probabilities are averaged. --tta looks at six."""
     batch_size: int = 1
     """Images, or windows, per forward pass."""
     flip: bool = False
-    """Average with the prediction of the mirrored image: twice the time."""
+    """Average with the probabilities of the mirrored image, at every scale: twice the time."""
     split: str = "val"
     """The split that is validated on while training."""
 
@@ -466,6 +478,8 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
             found="loss.ohem_threshold=0.0 and loss.ohem_min_kept=0",
             expected="one of them above 0",
         )
+    if not look.scales:
+        yield RecipeError("eval.scales is empty.", expected="at least one factor, such as 1.0")
     if any(stride > size for stride, size in zip(look.stride_hw, look.window_hw, strict=True)):
         yield RecipeError(
             f"eval.stride_hw is {leaf.to_text(look.stride_hw)}; pixels between two windows would never be seen.",

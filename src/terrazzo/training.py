@@ -121,10 +121,12 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
                 with processes.hold_gradients(model, hold=number < loader.num_micro_batches - 1):
                     with autocast(precision, device):
                         output = as_output(model(image_BCHW.to(device, non_blocking=True)))
-                    parts = job.loss(output, mask_BHW.to(device, non_blocking=True), weight=weight)
+                    mask_BHW = mask_BHW.to(device, non_blocking=True)
+                    parts = job.loss(output, mask_BHW, weight=weight)
                     total = torch.stack(list(parts.values())).sum() * processes.world  # the exchange averages
                     scaler.scale(total).backward()
                 losses = {name: losses.get(name, 0) + part.detach() for name, part in parts.items()}
+                meter.see(output.logits, mask_BHW, ignore=job.data.classes.ignore)
             meter.add(step, losses, waited=loader.waited(step))
 
             done = step + 1

@@ -2,7 +2,9 @@
 
 Windows stand on a grid; the last row and column are shifted back inside, so no window is padded and every pixel is
 covered (MMSegmentation's "slide" mode does the same). An image smaller than a window is one window of its own size.
-Where windows overlap, their logits, each resized bilinearly to its window, are averaged with equal weight.
+Where windows overlap, their logits, each resized bilinearly to its window, are averaged: all alike ("uniform", as
+there), or those near a window's centre more than those near its edge, where a network sees half of what is around
+("smooth": a raised cosine down times one across; weights are above 0 everywhere, and divided by their sum).
 
 `Blend` keeps the logits as small as the network gives them and resizes only the rows that are asked for, so memory
 does not grow with the height of the image. Plain numpy; no file, no torch.
@@ -11,6 +13,7 @@ Shapes: K classes, h w the network's logits of one window, n rows, W width of th
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +39,21 @@ def starts(length: int, window: int, stride: int) -> list[int]:
     return [*range(0, length - window, stride), length - window]
 
 
+def taper(length: int) -> NDArray[np.float32]:
+    """Return how much each pixel along a window's side counts: sin² over its centre, from nearly 0 to 1; symmetric.
+
+    Windows half a side apart then add up to 1 everywhere between them. The least, sin²(pi / 2 / length), is above 0,
+    so that pixels seen by one window alone keep its logits.
+    """
+    places = (np.arange(length) + 0.5) / length
+    return np.square(np.sin(np.pi * places)).astype(np.float32)
+
+
 class Blend:
     """The averaged logits of all windows of one image, computed as the rows are asked for, from top to bottom.
 
     score: called once for each row of windows with their (top, left) corners; returns their logits, each (K, h, w).
+    weighting: "uniform" or "smooth". align_corners: how logits are resized to their window.
     Memory: the logits of the window rows that overlap the rows asked for (their number times the window rows'
     K x h x w each), and K x n x W floats for n rows.
     """
@@ -50,11 +64,18 @@ class Blend:
         window_hw: tuple[int, int],
         stride_hw: tuple[int, int],
         score: Callable[[Sequence[tuple[int, int]]], Sequence[Logits]],
+        *,
+        weighting: Literal["uniform", "smooth"] = "uniform",
+        align_corners: bool = False,
     ) -> None:
         self.image_hw = image_hw
         self.window_hw = min(window_hw[0], image_hw[0]), min(window_hw[1], image_hw[1])
         self.tops = starts(image_hw[0], window_hw[0], stride_hw[0])
         self.lefts = starts(image_hw[1], window_hw[1], stride_hw[1])
+        self.align_corners = align_corners
+        self._weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = (  # down, across
+            (taper(self.window_hw[0])[:, None], taper(self.window_hw[1])) if weighting == "smooth" else None
+        )
         self._score = score
         self._held: dict[int, Sequence[Logits]] = {}  # top of a row of windows -> the logits of its windows
 
@@ -71,23 +92,27 @@ class Blend:
                 self._held[top] = self._score([(top, left) for left in self.lefts])
         num_classes = self._held[touched[0]][0].shape[0]
         total = np.zeros((num_classes, end - first, self.image_hw[1]), np.float32)
-        windows = np.zeros((end - first, self.image_hw[1]), np.float32)
+        weight = np.zeros((end - first, self.image_hw[1]), np.float32)
         for top in touched:
             inside = slice(max(first, top) - top, min(end, top + height) - top)
             here = slice(inside.start + top - first, inside.stop + top - first)
+            share = None if self._weights is None else self._weights[0][inside] * self._weights[1]
             for left, logits in zip(self.lefts, self._held[top], strict=True):
-                total[:, here, left : left + width] += resized_rows(logits, self.window_hw, inside)
-                windows[here, left : left + width] += 1
-        total /= windows
+                seen = resized_rows(logits, self.window_hw, inside, align_corners=self.align_corners)
+                total[:, here, left : left + width] += seen if share is None else seen * share
+                weight[here, left : left + width] += 1 if share is None else share
+        total /= weight
         return total
 
 
-def resized_rows(logits_Khw: Logits, size_hw: tuple[int, int], rows: slice) -> Logits:
-    """Return `rows` of `logits_Khw` resized to `size_hw`: (K, n, W), bilinear as torch's align_corners=False."""
+def resized_rows(
+    logits_Khw: Logits, size_hw: tuple[int, int], rows: slice, *, align_corners: bool = False
+) -> Logits:
+    """Return `rows` of `logits_Khw` resized to `size_hw`: (K, n, W), bilinear as torch does it."""
     if logits_Khw.shape[1:] == size_hw:
         return logits_Khw[:, rows]
-    y = taps(logits_Khw.shape[1], size_hw[0], align_corners=False)
-    x = taps(logits_Khw.shape[2], size_hw[1], align_corners=False)
+    y = taps(logits_Khw.shape[1], size_hw[0], align_corners=align_corners)
+    x = taps(logits_Khw.shape[2], size_hw[1], align_corners=align_corners)
     first, second, share = y.first[rows], y.second[rows], y.share[rows, None]
     low = logits_Khw[:, first[0] : second[-1] + 1]  # few rows: widen them first, the other way costs more
     one = np.float32(1)

@@ -1,15 +1,15 @@
-"""import, check, fix: data in, and what is wrong with it."""
+"""import, check, fix, browse: data in, what is wrong with it, and what training will see of it."""
 
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
-from terrazzo.cli.parsing import Command, Parser, count, whole_numbers
+from terrazzo.cli.parsing import Command, Parser, count, recipe_and_overrides, whole_number, whole_numbers
+from terrazzo.errors import UsageError
 
-FORMATS = (
-    "camvid",
-)  # the keys of data.importers.IMPORTERS, here so that --help imports nothing; a test compares
+# the keys of data.importers.IMPORTERS, here so that --help imports nothing; a test compares
+FORMATS = ("camvid", "cityscapes")
 
 
 def _import_arguments(parser: Parser) -> None:
@@ -18,7 +18,15 @@ def _import_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="the data set's new folder, made whole or not at all"
     )
-    parser.add_argument("--workers", metavar="N", type=count, default=1, help="processes; 1 by default")
+    parser.add_argument(
+        "--annotations",
+        metavar="KIND",
+        help="which masks, where there are several kinds (cityscapes: fine, the default, or coarse)",
+    )
+    parser.add_argument(
+        "--partial", action="store_true", help="take what is there, although the published data set has more"
+    )
+    parser.add_argument("--workers", metavar="N", type=count, default=1, help="files at a time; 1 by default")
     parser.add_argument(
         "--link", action="store_true", help="hard links instead of copies where the disk allows"
     )
@@ -28,7 +36,13 @@ def _import(arguments: Namespace) -> None:
     from terrazzo.data import importers, open_dataset
 
     folder = importers.run(
-        arguments.format, arguments.src, arguments.out, link=arguments.link, workers=arguments.workers
+        arguments.format,
+        arguments.src,
+        arguments.out,
+        annotations=arguments.annotations,
+        partial=arguments.partial,
+        link=arguments.link,
+        workers=arguments.workers,
     )
     print(open_dataset(folder).describe())
     print(f"\nImported: {folder}. Next:\n  terrazzo check {folder}")
@@ -51,6 +65,37 @@ def _check(arguments: Namespace) -> int:
         diagnosis = doctor.check(arguments.data, workers=arguments.workers, progress=progress)
     print(diagnosis.to_json() if arguments.json else diagnosis.text())
     return 0 if diagnosis.ok else 1
+
+
+def _browse_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "data", metavar="DATA", help="a folder, a saved data set, or a Hub id; it is only read"
+    )
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="RECIPE key=value",
+        help="as `terrazzo train` takes them: a recipe, then fields to override, such as data.crop_hw=512x1024",
+    )
+    parser.add_argument(
+        "--out", metavar="DIR", default="browse", help="where the sheets go; browse by default"
+    )
+    parser.add_argument("-n", metavar="N", type=count, default=16, help="how many samples; 16 by default")
+    parser.add_argument("--seed", metavar="S", type=whole_number, help="instead of the recipe's train.seed")
+
+
+def _browse(arguments: Namespace) -> None:
+    recipe, overrides = recipe_and_overrides(arguments.words)
+    if recipe is None:
+        raise UsageError("Browsing needs a recipe.", hint="The catalogue:", command="terrazzo recipes")
+
+    from terrazzo.browsing import browse
+
+    sheets = browse(
+        arguments.data, recipe, overrides=overrides, out=arguments.out, count=arguments.n, seed=arguments.seed
+    )
+    for sheet in sheets:
+        print(sheet)
 
 
 def _fix_arguments(parser: Parser) -> None:
@@ -99,7 +144,7 @@ def _examination(what: str) -> Iterator[Callable[[int, int], None]]:
 COMMANDS: tuple[Command, ...] = (
     Command(
         "import",
-        "FORMAT SRC --out DIR [--workers N] [--link]",
+        "FORMAT SRC --out DIR [--annotations KIND] [--partial] [--workers N] [--link]",
         "Bring a published data set into one label space, once.",
         "Raw ids are remapped by the table that is kept in DIR/dataset.json.",
         _import_arguments,
@@ -120,5 +165,13 @@ COMMANDS: tuple[Command, ...] = (
         "Nothing is done that was not asked for by its own word; what is left out is listed. DATA stays as it is.",
         _fix_arguments,
         _fix,
+    ),
+    Command(
+        "browse",
+        "DATA RECIPE [key=value …] [--out DIR] [-n N]",
+        "Draw samples as training will see them: scaled, cropped, mirrored, recoloured.",
+        "They are the first samples of a training with that recipe and seed, in its order. The paths are printed.",
+        _browse_arguments,
+        _browse,
     ),
 )

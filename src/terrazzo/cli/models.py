@@ -1,13 +1,10 @@
 """quickstart, train, evaluate, predict: a network and what it is worth."""
 
 import os
-import re
 from argparse import Namespace
+from typing import Any
 
-from terrazzo.cli.parsing import Command, Parser, count, fold, one_of, whole_number
-from terrazzo.errors import UsageError
-
-OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")  # train.steps=2000
+from terrazzo.cli.parsing import Command, Parser, count, fold, one_of, recipe_and_overrides, whole_number
 
 MODEL = "a run (its best checkpoint), a model folder, or a Hub id such as user/name"
 DEVICE = "auto (the default: CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1, mps"
@@ -54,20 +51,12 @@ def _train_arguments(parser: Parser) -> None:
 
 
 def _train(arguments: Namespace) -> int:
-    overrides = [word for word in arguments.words if OVERRIDE.match(word)]
-    recipes = [word for word in arguments.words if not OVERRIDE.match(word)]
-    if len(recipes) > 1:
-        raise UsageError(
-            "A training has one recipe.",
-            found=", ".join(recipes),
-            hint="Fields are overridden as section.field=value, without spaces.",
-            command=f"terrazzo recipes {recipes[0]}",
-        )
+    recipe, overrides = recipe_and_overrides(arguments.words)
 
     from terrazzo.training import train
 
     run = train(
-        recipes[0] if recipes else None,
+        recipe,
         data=arguments.data,
         out=arguments.out,
         overrides=overrides,
@@ -108,7 +97,6 @@ def _evaluate_arguments(parser: Parser) -> None:
         "--limit", metavar="N", type=count, help="score N images only, spread evenly over the split"
     )
     _look_arguments(parser)
-    parser.add_argument("--tta", action="store_true", help="also look at each image mirrored, and average")
 
 
 def _evaluate(arguments: Namespace) -> None:
@@ -120,7 +108,7 @@ def _evaluate(arguments: Namespace) -> None:
         split=arguments.split,
         show_dir=arguments.show_dir,
         inference=arguments.inference,
-        flip=True if arguments.tta else None,
+        **_looks(arguments),
         batch_size=arguments.batch,
         limit=arguments.limit,
         stream=arguments.stream,
@@ -174,6 +162,7 @@ def _predict(arguments: Namespace) -> None:
         ids=arguments.ids,
         confidence=arguments.confidence,
         inference=arguments.inference,
+        **_looks(arguments),
         batch_size=arguments.batch,
         device=arguments.device,
         precision=arguments.precision,
@@ -200,6 +189,21 @@ def _look_arguments(parser: Parser) -> None:
         const="whole",
         help=f"the whole image at once, {text}",
     )
+    parser.add_argument(
+        "--blend",
+        metavar="uniform|smooth",
+        type=one_of("blend", "uniform", "smooth"),
+        help=f"where windows overlap: all alike, or the middle of a window more than its edge, {text}",
+    )
+    several = parser.add_mutually_exclusive_group()
+    several.add_argument(
+        "--tta",
+        action="store_true",
+        help="look at each image at six sizes (0.5 to 1.75), as it is and mirrored, and average: 17 times the work",
+    )
+    several.add_argument(
+        "--flip", action="store_true", help="look at each image also mirrored, and average: twice the work"
+    )
     parser.add_argument("--batch", metavar="N", type=count, help="images (or windows) per pass")
     parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
     parser.add_argument(
@@ -209,6 +213,15 @@ def _look_arguments(parser: Parser) -> None:
         default="f32",
         help="f32 by default; the others are faster where the device knows them, and differ in the last digits",
     )
+
+
+def _looks(arguments: Namespace) -> dict[str, Any]:
+    """What --tta, --flip and --blend change in how the model looks at an image."""
+    if arguments.tta:
+        from terrazzo.recipe import TTA_SCALES
+
+        return {"flip": True, "scales": TTA_SCALES, "blend": arguments.blend}
+    return {"flip": True if arguments.flip else None, "blend": arguments.blend}
 
 
 def _quickstart_arguments(parser: Parser) -> None:

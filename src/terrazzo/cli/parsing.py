@@ -6,11 +6,14 @@ nearest option or value.
 """
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from terrazzo.errors import UsageError, nearest, unknown_name
+
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")  # train.steps=2000
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,20 @@ class Parser(argparse.ArgumentParser):
         """Raise argparse's complaint as ours."""
         message = message.removeprefix("argument ")
         raise UsageError(f"{self.prog}: {message}.", expected=self.usage, command=f"{self.prog} --help")
+
+
+def recipe_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the recipe in `words`, or None, and overrides such as train.steps=2000; two recipes are a UsageError."""
+    overrides = [word for word in words if OVERRIDE.match(word)]
+    recipes = [word for word in words if not OVERRIDE.match(word)]
+    if len(recipes) > 1:
+        raise UsageError(
+            "A training has one recipe.",
+            found=", ".join(recipes),
+            hint="Fields are overridden as section.field=value, without spaces.",
+            command=f"terrazzo recipes {recipes[0]}",
+        )
+    return (recipes[0] if recipes else None), overrides
 
 
 def one_of(kind: str, *choices: str) -> Callable[[str], str]:

@@ -14,6 +14,7 @@ from terrazzo.classes import Classes, Remap
 from terrazzo.data.description import Description
 from terrazzo.data.importers.copying import Pair, copy_pairs, pair_by_name
 
+ANNOTATIONS = ("masks",)
 SPLITS = ("train", "val", "test")
 CLASSES = Classes(
     (
@@ -58,11 +59,20 @@ def find(root: Path | str) -> dict[str, list[Pair]]:
     )
 
 
-def convert(root: Path | str, out: Path | str, *, link: bool = False, workers: int = 1) -> Path:
+def convert(
+    root: Path | str,
+    out: Path | str,
+    *,
+    annotations: str = "masks",
+    partial: bool = False,
+    link: bool = False,
+    workers: int = 1,
+) -> Path:
     """Write the data set at `root` as a folder of ours at `out` and return it; ids stay as they are in the masks.
 
-    Images and masks are copied byte for byte (link: hard-linked where the disk allows); the table in dataset.json
-    ignores 11. The folder appears whole or not at all; ExistingOutputError where something is there already.
+    There is one kind of masks, and images are not counted: `annotations` and `partial` change nothing. Files are copied
+    byte for byte (link: hard-linked where the disk allows); the table in dataset.json ignores 11. The folder appears
+    whole or not at all; ExistingOutputError where something is there already.
     """
     description = Description(
         classes=CLASSES,

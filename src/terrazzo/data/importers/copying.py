@@ -1,6 +1,7 @@
 """What importers share: pairing two folders, and writing our folder whole or not at all.
 
-Files are copied byte for byte, never decoded and written again; the raw data set is only read.
+Files are copied byte for byte, never decoded and written again; the raw data set is only read. What a publisher does
+not ship as a file, such as a mask that is still polygons, is written by whoever knows how.
 """
 
 import errno
@@ -10,12 +11,26 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from terrazzo.data.description import Description, write_description
 from terrazzo.errors import DatasetFormatError, MissingPathError, UnreadableFileError
 from terrazzo.images import IMAGE_SUFFIXES
 from terrazzo.progress import track
 from terrazzo.storage import refuse_existing, replace_folder
+
+SHOWN = 20  # how many missing paths an error lists
+
+
+class Piece(Protocol):
+    """What becomes a file of ours without being one: a member of a zip, a mask to be drawn."""
+
+    @property
+    def suffix(self) -> str:
+        """Such as ".png"."""
+
+    def write(self, target: Path, /) -> None:
+        """Write the new file `target`; called from several threads, for different targets."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +39,9 @@ class Pair:
 
     name: str
     """Without suffix; '/' for sub-folders."""
-    image: Path
+    image: Path | Piece
     """As published."""
-    mask: Path | None
+    mask: Path | Piece | None
     """As published."""
 
 
@@ -62,15 +77,24 @@ def pair_by_name(
     missing += [
         f"images in {folders[split][0]}{os.sep}" for split in required if split not in found and not missing
     ]
-    if missing:
-        shown = "\n".join(missing[:20]) + (f"\n… {len(missing)} in all" if len(missing) > 20 else "")
-        raise DatasetFormatError(
-            f"{root} is not a whole {format_name} download: {len(missing)} paths are missing.",
-            found="missing:\n" + shown,
-            expected=layout,
-            hint="Point to the folder that holds these, or download what is missing.",
-        )
+    refuse_missing(missing, root=root, format_name=format_name, layout=layout)
     return found
+
+
+def refuse_missing(
+    missing: Sequence[str], *, root: Path, format_name: str, layout: str, hint: str | None = None
+) -> None:
+    """Raise DatasetFormatError listing what a download lacks; nothing happens where that is nothing."""
+    if not missing:
+        return
+    shown = "\n".join(missing[:SHOWN]) + (f"\n… {len(missing)} in all" if len(missing) > SHOWN else "")
+    count = f"{len(missing):,} paths are" if len(missing) > 1 else "1 path is"
+    raise DatasetFormatError(
+        f"{root} is not a whole {format_name} download: {count} missing.",
+        found="missing:\n" + shown,
+        expected=layout,
+        hint=hint or "Point to the folder that holds these, or download what is missing.",
+    )
 
 
 def copy_pairs(
@@ -83,11 +107,12 @@ def copy_pairs(
 ) -> Path:
     """Write images, masks and dataset.json to a new folder `out` and return it; whole or not at all.
 
-    link: hard links instead of copies; where the disk cannot (another disk), files are copied. workers: files at once.
+    link: hard links instead of copies; where the disk cannot (another disk), files are copied; pieces are written in
+    any case. workers: files at once, in threads: what takes long (disks, unpacking, packing a PNG) lets others run.
     """
     refuse_existing(out)
     with replace_folder(out) as beside:
-        jobs: list[tuple[Path, Path]] = []
+        jobs: list[tuple[Path | Piece, Path]] = []
         for split, members in pairs.items():
             for pair in members:
                 jobs.append((pair.image, _target(beside / split / "images", pair.name, pair.image)))
@@ -96,15 +121,26 @@ def copy_pairs(
         for folder in {target.parent for _, target in jobs}:
             folder.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            copied = pool.map(lambda job: _copy(*job, link=link), jobs)
-            for _ in track(copied, total=len(jobs), what="copy"):
-                pass
+            written = [pool.submit(_write, source, target, link=link) for source, target in jobs]
+            try:
+                for future in track(written, total=len(jobs), what="copy"):
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what has not begun is not begun any more
+                raise
         write_description(beside, replace(description, splits={split: split for split in pairs}))
     return out
 
 
-def _target(folder: Path, name: str, source: Path) -> Path:
+def _target(folder: Path, name: str, source: Path | Piece) -> Path:
     return folder / f"{name}{source.suffix.lower()}"
+
+
+def _write(source: Path | Piece, target: Path, *, link: bool) -> None:
+    if isinstance(source, Path):
+        _copy(source, target, link=link)
+    else:
+        source.write(target)
 
 
 def _copy(source: Path, target: Path, *, link: bool) -> None:
