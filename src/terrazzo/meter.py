@@ -71,8 +71,6 @@ class Meter:
             :, (down * mask_BHW.shape[1] // (2 * h))[:, None], across * mask_BHW.shape[2] // (2 * w)
         ]
         pred = logits_BKhw.detach().argmax(1)
-            logits.argmax(1) if logits.shape[1] > 1 else (logits[:, 0] > 0).long()
-        )  # one logit: a sigmoid's
         counted = mask != ignore
         self._hits.append(torch.stack([((pred == mask) & counted).sum(), counted.sum()]))
 
