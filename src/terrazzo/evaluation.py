@@ -28,6 +28,7 @@ from terrazzo.images import write_image
 from terrazzo.inference import Band, Predictor, ahead, batches, load
 from terrazzo.metrics import ConfusionMatrix, self_check
 from terrazzo.nn.outputs import Output
+from terrazzo.nn.segformer_files import has_real_names
 from terrazzo.progress import track
 from terrazzo.report import Report
 from terrazzo.run import Run
@@ -72,11 +73,13 @@ def evaluate(
     device: str = "auto",
     precision: str = "f32",
     network: nn.Module | None = None,
+    config: "str | os.PathLike[str] | None" = None,
     quiet: bool = False,
 ) -> Report:
     """Score a model on a split of a data set.
 
-    model: what `load` takes (a run's best checkpoint, a model folder, a Hub id), or a Predictor. data: what
+    model: what `load` takes (a run's best checkpoint, a model folder, a Hub id, a checkpoint with its config), or a
+    Predictor. data: what
     `open_dataset` takes, or a Dataset; where it has no val split of its own, the one stored with the run is used, so
     that no training image is scored. inference, window_hw, stride_hw, blend, flip, scales, batch_size: the fields of
     `recipe.eval`, as the model's recipe has them unless given. metrics: name -> fn(pred_mask, true_mask), both (H, W),
@@ -90,7 +93,7 @@ def evaluate(
     if isinstance(model, Predictor):
         predictor = model
     else:
-        predictor = load(model, device=device, precision=precision, network=network)
+        predictor = load(model, device=device, precision=precision, network=network, config=config)
     look = predictor.eval
     predictor = predictor.with_eval(
         replace(
@@ -185,7 +188,8 @@ def measure(
 def class_order(model: Classes, data: Classes) -> tuple[NDArray[np.intp] | None, tuple[str, ...]]:
     """Return the order that brings the model's class scores into the data set's ids, and the note that says so.
 
-    None where the names agree already. Raises UsageError, listing the differences, when the names are not the same.
+    None where the names agree already, or the model has none and as many classes. Raises UsageError, listing the
+    differences, when the names are not the same.
     """
     if model.names == data.names:
         return None, ()
@@ -193,6 +197,8 @@ def class_order(model: Classes, data: Classes) -> tuple[NDArray[np.intp] | None,
         moved = [name for i, name in enumerate(data.names) if model.names[i] != name]
         note = f"{len(moved)} classes have other ids in the model than in the data set; they were matched by name."
         return np.array([model.names.index(name) for name in data.names]), (note,)
+    if len(model) == len(data) and not has_real_names(model):
+        return None, ("The model's classes are unnamed; they were taken in the order of the data set's.",)
     raise _other_classes(model, data)
 
 

@@ -43,6 +43,7 @@ from terrazzo.errors import (
 from terrazzo.images import decode_image, read_image
 from terrazzo.kernels.add_probs import add_probs
 from terrazzo.kernels.bilinear import Taps, taps
+from terrazzo.kernels.plain_resize import plain_resize
 from terrazzo.kernels.resize_argmax import resize_argmax
 from terrazzo.nn.weights import read_model
 from terrazzo.prediction import Prediction
@@ -294,7 +295,10 @@ class Predictor:
         """The image as the network gets it."""
         height, width = resized_hw((image.shape[0], image.shape[1]), self.data)
         scaled_hw = max(1, int(height * look.scale + 0.5)), max(1, int(width * look.scale + 0.5))
-        resized = resize_image(image, scaled_hw)
+        if self.data.resize == "sides" and scaled_hw != image.shape[:2]:
+            resized = plain_resize(image, scaled_hw)  # as those saw images who trained networks so
+        else:
+            resized = resize_image(image, scaled_hw)
         return resized[:, ::-1] if look.is_mirrored else resized  # a view: nothing is copied
 
     def _window_bands(self, height: int, resized: Image) -> Iterator[Band]:
@@ -413,18 +417,20 @@ def load(
     precision: str = "f32",
     device: str = "auto",
     network: nn.Module | None = None,
+    config: str | os.PathLike[str] | None = None,
 ) -> Predictor:
-    """Return the predictor of a model: a run (its best checkpoint), a model folder, or a Hub id "user/name".
+    """Return the predictor of a model: a run (its best checkpoint), a model folder, a Hub id "user/name", a checkpoint.
 
-    A model folder is one that terrazzo wrote, or a SegFormer of transformers. It looks at images as it was trained to:
-    resize, windows and flip are those of its recipe, or of its preprocessor_config.json where there is no recipe.
+    A model folder is one that terrazzo wrote, or a SegFormer of transformers; a checkpoint is a .pth of MMSegmentation,
+    0.x or 1.x, and config the .py file it was trained with, where it does not hold its text. A model looks at images as
+    it was trained to: resize, windows and flip are those of its recipe, its preprocessor_config.json or its config.
     backend: "torch"; "auto" is the fastest there is and never changes precision. network: one's own module for a model
     whose architecture is not one of terrazzo's; its weights are loaded into it.
     Raises MissingPathError, WeightsError, CheckpointError. No code of the model's runs, nothing unsafe is unpickled.
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-    model = read_model(_model_folder(source), network=network)
+    model = read_model(_model_folder(source), network=network, config=config)
     stored = model.terrazzo.get("recipe")
     recipe = Recipe.from_json(stored, where=f"terrazzo.json of {source}") if stored is not None else None
     remap = model.terrazzo.get("remap")
@@ -432,7 +438,7 @@ def load(
         model.network,
         model.classes,
         data=recipe.data if recipe else _data_config(model.preprocessing),
-        eval=recipe.eval if recipe else None,
+        eval=recipe.eval if recipe else _eval_config(model.preprocessing),
         device=device,
         precision=precision,
         remap=Remap.from_json(remap, len(model.classes)) if remap is not None else None,
@@ -465,6 +471,18 @@ def _data_config(preprocessing: Mapping[str, Any]) -> DataConfig:
     """How a model without a recipe saw its images."""
     resize, resize_hw = preprocessing.get("resize", "original"), preprocessing.get("resize_hw", (512, 512))
     return DataConfig(resize=resize, resize_hw=(int(resize_hw[0]), int(resize_hw[1])))
+
+
+def _eval_config(preprocessing: Mapping[str, Any]) -> EvalConfig:
+    """How a model without a recipe looks at what it sees: whole, unless it says windows."""
+    if preprocessing.get("inference") != "windows":
+        return EvalConfig()
+    window, stride = preprocessing["window_hw"], preprocessing["stride_hw"]
+    return EvalConfig(
+        inference="windows",
+        window_hw=(int(window[0]), int(window[1])),
+        stride_hw=(int(stride[0]), int(stride[1])),
+    )
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T], *, depth: int, threads: int = 1) -> Iterator[R]:

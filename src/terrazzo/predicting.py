@@ -34,21 +34,26 @@ def predict(
     device: str = "auto",
     precision: str = "f32",
     overwrite: bool = False,
+    config: "str | os.PathLike[str] | None" = None,
     quiet: bool = False,
 ) -> list[Path]:
     """Predict every image that `sources` (files, folders, globs, URLs) name into the folder `out`; return the masks.
 
-    model: whatever `load` takes, or a Predictor. ids: "raw" writes the data set's own ids. inference, blend, flip,
-    scales, batch_size: the fields of `recipe.eval`, as the model's recipe has them unless given. overwrite: replace
-    files in `out` that this model did not write, or that were changed since. Images that cannot be read are left out
-    and named in the DataError at the end; the others are predicted. Raises ExistingOutputError, MissingPathError,
-    UsageError; StorageError when the disk is full.
+    model: whatever `load` takes, config with it, or a Predictor. ids: "raw" writes the data set's own ids. inference,
+    blend, flip, scales, batch_size: the fields of `recipe.eval`, as the model's recipe has them unless given.
+    overwrite: replace files in `out` that this model did not write, or that were changed since. Images that cannot be
+    read are left out and named in the DataError at the end; the others are predicted. Raises ExistingOutputError,
+    MissingPathError, UsageError; StorageError when the disk is full.
     """
     if is_url(out):
         raise UsageError("Masks are written to a folder on this machine.", found=f"--out {out}")
     named = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
     images = find_sources(named, outside=Path(out))
-    predictor = model if isinstance(model, Predictor) else load(model, device=device, precision=precision)
+    predictor = (
+        model
+        if isinstance(model, Predictor)
+        else load(model, device=device, precision=precision, config=config)
+    )
     look = predictor.eval
     look = replace(
         look,

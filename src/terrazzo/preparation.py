@@ -27,7 +27,7 @@ from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
 from terrazzo.evaluation import Loss
-from terrazzo.nn import build, weights
+from terrazzo.nn import build, starting, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.own_loss import OwnLoss
 from terrazzo.optim import Schedule, check_warmup, shortened_warmup
@@ -248,7 +248,7 @@ def _job(
     if resumed is None and network is None:
         named = (chosen.model.pretrained, chosen.model.init)
         starts = [_model_folder(start) for start in named if start is not None]
-        said += [weights.load_pretrained(built, start, classes=dataset.classes) for start in starts]
+        said += [starting.load_pretrained(built, start, classes=dataset.classes) for start in starts]
     if chosen.train.gradient_checkpointing:
         _turn_on_checkpointing(built)
     pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
@@ -256,7 +256,7 @@ def _job(
     record = _data_record(dataset, source, overfit, pixels) | {
         "own": {name: qualified_name(part) for name, part in own.items() if part is not None},
         "licenses": {  # what the trained weights inherit
-            "weights": next(filter(None, map(weights.license_of, starts)), None),
+            "weights": next(filter(None, (starting.license_of(start, built) for start in starts)), None),
             "data": dataset.license,
         },
     }

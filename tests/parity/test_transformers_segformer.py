@@ -18,7 +18,8 @@ from terrazzo.classes import Classes
 from terrazzo.nn import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, build
 from terrazzo.nn.segformer import SegFormer
 from terrazzo.nn.segformer_files import model_config, stored_name
-from terrazzo.nn.weights import load_pretrained, read_model, save_model
+from terrazzo.nn.starting import load_pretrained
+from terrazzo.nn.weights import read_model, save_model
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install transformers"

@@ -6,7 +6,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     __init__.py    main: finds the command, tells errors
     parsing.py     what a command is, and how its words are read
     datasets.py    import, check, fix, browse
-    models.py      quickstart, train, evaluate, predict
+    models.py      quickstart, train, evaluate, predict, convert
     catalogue.py   recipes, models, env
 """
 

@@ -58,7 +58,7 @@ def _models_arguments(parser: Parser) -> None:
 def _models(arguments: Namespace) -> None:
     from terrazzo import recipe
     from terrazzo.nn import MODELS
-    from terrazzo.nn.weights import license_of
+    from terrazzo.nn.starting import license_of
 
     recipes = [recipe.load(name) for name in recipe.names()]
     rows: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""quickstart, train, evaluate, predict: a network and what it is worth."""
+"""quickstart, train, evaluate, predict, convert: a network and what it is worth."""
 
 import os
 from argparse import Namespace
@@ -6,7 +6,9 @@ from typing import Any
 
 from terrazzo.cli.parsing import Command, Parser, count, fold, one_of, recipe_and_overrides, whole_number
 
-MODEL = "a run (its best checkpoint), a model folder, or a Hub id such as user/name"
+MODEL = (
+    "a run (its best checkpoint), a model folder, a Hub id such as user/name, or a .pth of MMSegmentation's"
+)
 DEVICE = "auto (the default: CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1, mps"
 
 
@@ -109,6 +111,7 @@ def _evaluate(arguments: Namespace) -> None:
         show_dir=arguments.show_dir,
         inference=arguments.inference,
         **_looks(arguments),
+        config=arguments.config,
         batch_size=arguments.batch,
         limit=arguments.limit,
         stream=arguments.stream,
@@ -167,12 +170,14 @@ def _predict(arguments: Namespace) -> None:
         device=arguments.device,
         precision=arguments.precision,
         overwrite=arguments.overwrite,
+        config=arguments.config,
     )
     print(f"{len(masks)} image{'' if len(masks) == 1 else 's'} predicted: {arguments.out}")
 
 
 def _look_arguments(parser: Parser) -> None:
     """Add what evaluating and predicting share: how the model looks at an image."""
+    _config_argument(parser)
     look = parser.add_mutually_exclusive_group()
     text = "instead of what the model's recipe says"
     look.add_argument(
@@ -222,6 +227,30 @@ def _looks(arguments: Namespace) -> dict[str, Any]:
 
         return {"flip": True, "scales": TTA_SCALES, "blend": arguments.blend}
     return {"flip": True if arguments.flip else None, "blend": arguments.blend}
+
+
+def _config_argument(parser: Parser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py",
+        help="of a .pth that does not hold its config's text; it is read, never run",
+    )
+
+
+def _convert_arguments(parser: Parser) -> None:
+    parser.add_argument("source", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--out", metavar="DIR", required=True, help="the model folder, made here, whole or not at all"
+    )
+    _config_argument(parser)
+
+
+def _convert(arguments: Namespace) -> None:
+    from terrazzo.converting import convert
+
+    for line in convert(arguments.source, arguments.out, config=arguments.config):
+        print(line)
+    print(f"Converted: {arguments.out}")
 
 
 def _quickstart_arguments(parser: Parser) -> None:
@@ -278,5 +307,13 @@ COMMANDS = (
         "Masks have the size of their images. Images that cannot be read are named at the end, the others predicted.",
         _predict_arguments,
         _predict,
+    ),
+    Command(
+        "convert",
+        "MODEL --out DIR [--config FILE.py]",
+        "Write a model of others as a folder of ours.",
+        "Checkpoints of MMSegmentation 0.x and 1.x, and SegFormers of transformers. Nothing in them is run.",
+        _convert_arguments,
+        _convert,
     ),
 )

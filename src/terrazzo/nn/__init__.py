@@ -43,9 +43,10 @@ class ModelConfig:
     align_corners: bool = False
     """Corners meet where maps are resized, in the network, the loss and prediction; else pixels' edges do."""
     pretrained: str | None = None
-    """Weights to start from: a Hub id such as "nvidia/mit-b0" or a folder; None: random weights."""
+    """Weights to start from: a Hub id such as "nvidia/mit-b0", a folder or file, "timm", "timm/NAME" or
+    "openmmlab/resnet101_v1c"; null: random weights."""
     init: str | None = None
-    """A run or saved model whose weights start this training, head rows matched by class name."""
+    """A run, saved model or .pth of MMSegmentation's whose weights start this training; head rows go by class name."""
     freeze: Literal["none", "backbone"] = "none"
     """"backbone" trains the head alone."""
     one_logit: bool = False
@@ -70,7 +71,7 @@ def build(
 ) -> "nn.Module":
     """Build the network that `config` names, with random weights.
 
-    Reading weights is the next step, with a report of its own: `terrazzo.nn.weights.load_pretrained`. mean
+    Reading weights is the next step, with a report of its own: `terrazzo.nn.starting.load_pretrained`. mean
     and std are per channel, for images in [0, 1]. Under `with torch.device("meta")` nothing is allocated.
     Raises UnknownNameError with the nearest names, RecipeError for a field that the architecture does not have,
     and for one number per pixel where there are not two classes.

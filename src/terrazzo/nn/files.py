@@ -1,17 +1,15 @@
 """Where weights lie: files, model folders and the Hub. Reading them runs no code.
 
-safetensors first; a pickle only through torch's weights-only reader, which refuses everything but tensors.
+safetensors first; pickles of torch.save are read as data by `torch_file.py`.
 What the tensors mean is the matter of `weights.py`.
 """
 
-import pickle
 import re
-import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -24,6 +22,8 @@ from terrazzo.errors import (
     WeightsError,
     nearest,
 )
+from terrazzo.nn.pickled import Inert, mapping
+from terrazzo.nn.torch_file import read_torch_file
 from terrazzo.storage import read_json
 
 CONFIG, PROCESSOR, OURS = "config.json", "preprocessor_config.json", "terrazzo.json"
@@ -34,9 +34,8 @@ PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors of a weights file (.safetensors; .bin, .pth, .pt) or a model folder, sharded or not, on CPU.
 
-    A folder's safetensors go before its pickles. A pickle that names anything but tensors raises
-    UnsafeFileError and nothing in it runs. Damaged files raise UnreadableFileError; no file,
-    MissingPathError; no tensors, WeightsError.
+    A folder's safetensors go before its pickles, of which nothing is run; a pickle that names what runs code raises
+    UnsafeFileError. Damaged files raise UnreadableFileError; no file, MissingPathError; no tensors, WeightsError.
     """
     path = Path(path)
     if path.is_dir():
@@ -51,7 +50,29 @@ def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
                 hint="The repository was cloned without its large files. In its folder:",
                 command="git lfs pull",
             )
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return named_tensors(read_torch_file(path), path)
+
+
+def named_tensors(value: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name of what a file of torch.save holds: a state dict, or a checkpoint around one."""
+    found = mapping(value)
+    for nested in ("state_dict", "model_state_dict", "model"):
+        found = mapping(found.get(nested)) or found
+    tensors = {str(name): tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
+    if not tensors:
+        is_object = isinstance(value, Inert)
+        raise WeightsError(
+            f"{path} holds no named tensors.",
+            found=f"an object of {value.what}" if is_object else type(value).__name__,
+            expected="a state dict",
+            hint="It is an object with its code. In the program that made it, save its weights:\n"
+            "torch.save(model.state_dict(), PATH)"
+            if is_object
+            else None,
+        )
+    return tensors
 
 
 def model_folder(source: str | PathLike[str]) -> Path:
@@ -114,38 +135,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise _damaged(path, error) from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        with warnings.catch_warnings():  # that a file is no file of torch's is told below, as an error
-            warnings.filterwarnings("ignore", message="Detected pickle protocol", category=UserWarning)
-            value = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _unsafe(path, error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError) as error:
-        raise _damaged(path, error) from error
-    for nested in ("state_dict", "model_state_dict", "model"):
-        if isinstance(value, Mapping) and isinstance(value.get(nested), Mapping):
-            value = value[nested]
-    items = value.items() if isinstance(value, Mapping) else ()
-    tensors = {str(name): tensor for name, tensor in items if isinstance(tensor, Tensor)}
-    if not tensors:
-        raise WeightsError(
-            f"{path} holds no named tensors.", found=type(value).__name__, expected="a state dict"
-        )
-    return tensors
-
-
-def _unsafe(path: Path, error: Exception) -> UnsafeFileError:
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    return UnsafeFileError(
-        f"{path} is not opened: it holds more than tensors, and opening it could run code.",
-        found=f"a reference to {named[1].rstrip('.,')}" if named else "something that is no tensor",
-        expected="tensors alone",
-        hint="Nothing in it was run. Ask for a safetensors file; or, if you trust where it came from, save its tensors "
-        "anew in the program that made it: safetensors.torch.save_file(model.state_dict(), PATH).",
-    )
 
 
 def _damaged(path: Path, error: Exception) -> UnreadableFileError:

@@ -1,16 +1,12 @@
-"""Models on disk: save them, read them, and start a training from those of others.
+"""Models on disk: saved, and read again.
 
 A model is a folder: model.safetensors, terrazzo.json (classes, preprocessing, and what the caller adds), and
 for a SegFormer config.json and preprocessor_config.json, so that transformers opens it too. `files.py`
 opens files and asks the Hub; `segformer_files.py` knows what those two configs mean.
-
-Licences: the MiT and SegFormer weights on the Hub are NVIDIA's, for non-commercial research and evaluation;
-`license_of` knows them, and what is fine-tuned from them inherits the terms.
 """
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,20 +18,18 @@ from torch import Tensor, nn
 
 from terrazzo.classes import Classes
 from terrazzo.errors import UsageError, WeightsError
-from terrazzo.nn import segformer_files
-from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, listed, model_folder, read_tensors
-from terrazzo.nn.segformer import CLASSIFIER, SIZES, STEM, SegFormer
+from terrazzo.nn import openmmlab, segformer_files
+from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, model_folder, read_tensors
+from terrazzo.nn.openmmlab_specs import is_segmenters, our_names
+from terrazzo.nn.segformer import CLASSIFIER, SIZES, SegFormer
 from terrazzo.nn.segmenter import Segmenter, assemble
 from terrazzo.nn.two_classes import narrowed, widened
 from terrazzo.storage import read_json, write_json
 
-__all__ = ["LoadedModel", "inflate", "license_of", "load_pretrained", "load_tensors", "model_folder", "read_model",
-           "read_tensors", "save_model"]  # fmt: skip
+__all__ = ["LoadedModel", "load_tensors", "model_folder", "read_model", "read_tensors", "save_model"]
 
 FORMAT_VERSION = 1  # of terrazzo.json; a newer one is refused
 COUNTER = "num_batches_tracked"  # of batch norm; old files lack it, and nothing here depends on it
-
-NVIDIA_LICENSE = "NVIDIA Source Code License for SegFormer: non-commercial research and evaluation only"
 
 
 @dataclass(frozen=True)
@@ -101,14 +95,29 @@ def save_model(
 # reading -----------------------------------------------------------------------------------------------
 
 
-def read_model(source: str | PathLike[str], *, network: nn.Module | None = None) -> LoadedModel:
-    """Read a model: a folder of ours, a SegFormer that transformers saved, or a Hub id "user/name[@revision]".
+def read_model(
+    source: str | PathLike[str],
+    *,
+    network: nn.Module | None = None,
+    config: str | PathLike[str] | None = None,
+) -> LoadedModel:
+    """Read a model: a folder of ours, a SegFormer that transformers saved, a Hub id "user/name[@revision]", or a
+    checkpoint of MMSegmentation's.
 
-    network: one's own module, for a folder that holds one; it gets the folder's weights. Raises
-    MissingPathError, UnreadableFileError, UnsafeFileError, and WeightsError for another network or tensors
-    that do not fit.
+    network: one's own module, for a folder that holds one; it gets the folder's weights. config: the .py file of a
+    checkpoint that does not hold its text. Raises MissingPathError, UnreadableFileError, UnsafeFileError, and
+    WeightsError for another network or tensors that do not fit.
     """
-    found = _read(source)
+    path = Path(source)
+    if network is None and path.is_file() and path.suffix != ".safetensors":
+        return _read_checkpoint(path, config)
+    if config is not None:
+        raise UsageError(
+            f"{source} needs no config.",
+            found=f"config={config}",
+            expected="a config beside a checkpoint file alone",
+        )
+    found = read_source(source)
     said: tuple[str, ...] = ()
     if network is None:
         network, said = _build(found)
@@ -120,7 +129,7 @@ def read_model(source: str | PathLike[str], *, network: nn.Module | None = None)
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
     """What lay in a source, tensors under our names."""
 
     where: str
@@ -128,10 +137,15 @@ class _Found:
     config: dict[str, Any] | None
     processor: dict[str, Any] | None
     ours: dict[str, Any]
+    named: Classes | None = None
+    """The classes that a checkpoint of others names."""
+    said: tuple[str, ...] = ()
+    """What a user should hear of it."""
 
-    @property
-    def names_classes(self) -> bool:
-        return "classes" in self.ours or (self.config is not None and CLASSIFIER[0] in self.tensors)
+    def known_classes(self) -> Classes | None:
+        """The classes of the head, None where nothing names them."""
+        is_named = "classes" in self.ours or (self.config is not None and CLASSIFIER[0] in self.tensors)
+        return self.classes() if is_named else self.named
 
     def classes(self) -> Classes:
         """The classes of the head; WeightsError where nothing names them."""
@@ -147,10 +161,14 @@ class _Found:
         return segformer_files.classes_of(self.config, num_classes, where=self.where)
 
 
-def _read(source: str | PathLike[str]) -> _Found:
-    where = str(source)
-    if Path(source).is_file():
-        return _Found(where, _under_our_names(read_tensors(source)), None, None, {})
+def read_source(source: str | PathLike[str]) -> Found:
+    """Return what lies in a folder, a weights file or a model of the Hub, tensors under our names."""
+    where, path = str(source), Path(source)
+    if path.is_file():
+        if path.suffix == ".safetensors":
+            return Found(where, _under_our_names(read_tensors(path)), None, None, {})
+        tensors, named, said = openmmlab.read_start(path)
+        return Found(where, _under_our_names(tensors), None, None, {}, named, said)
     folder = model_folder(source)
     config, processor, ours = (
         read_json(folder / name) if (folder / name).is_file() else None for name in (CONFIG, PROCESSOR, OURS)
@@ -167,14 +185,32 @@ def _read(source: str | PathLike[str]) -> _Found:
     tensors = read_tensors(folder)
     if "spec" not in ours.get("network", {}):  # which is saved under the names it has
         tensors = _under_our_names(tensors)
-    return _Found(where, tensors, config, processor, ours)
+    return Found(where, tensors, config, processor, ours)
 
 
 def _under_our_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if is_segmenters(tensors):
+        return our_names(tensors)
     return {segformer_files.stored_name(name): tensor for name, tensor in tensors.items()}
 
 
-def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
+def _read_checkpoint(path: Path, config: str | PathLike[str] | None) -> LoadedModel:
+    """Build the network of a checkpoint of MMSegmentation's, with its weights."""
+    read = openmmlab.read_checkpoint(path, config=config)
+    network = _assembled(
+        read.spec,
+        read.tensors,
+        num_classes=len(read.classes),
+        mean=read.mean,
+        std=read.std,
+        where=str(path),
+        told=str(path),
+    )
+    about = {"remap": read.remap} if read.remap is not None else {}
+    return LoadedModel(network.eval(), read.classes, read.preprocessing, about, read.said)
+
+
+def _build(found: Found) -> tuple[nn.Module, tuple[str, ...]]:
     """Build the network that terrazzo.json or config.json describes, with its weights; also what a user should hear."""
     where, config = found.where, found.config
     if "spec" in found.ours.get("network", {}):
@@ -221,40 +257,55 @@ def _build(found: _Found) -> tuple[nn.Module, tuple[str, ...]]:
     return network, tuple(said)
 
 
-def _build_segmenter(found: _Found) -> nn.Module:
+def _build_segmenter(found: Found) -> nn.Module:
     """Build the network that terrazzo.json describes, with its weights."""
     about = found.ours["network"]
-    classes = found.classes()
+    return _assembled(
+        about["spec"],
+        found.tensors,
+        num_classes=len(found.classes()),
+        mean=about["mean"],
+        std=about["std"],
+        where=found.where,
+        told=f"{OURS} of {found.where}",
+    )
+
+
+def _assembled(
+    spec: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    num_classes: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    where: str,
+    told: str,
+) -> nn.Module:
+    """Build the network of a spec, with all of `tensors`; `told` names what the spec is from."""
 
     def built() -> Segmenter:
-        return assemble(
-            about["spec"],
-            num_classes=len(classes),
-            channels=about["channels"],
-            mean=about["mean"],
-            std=about["std"],
-        )
+        return assemble(spec, num_classes=num_classes, channels=len(mean), mean=mean, std=std)
 
     try:
         with torch.device("meta"):  # random weights would be made for nothing
             network = built()
     except (UsageError, AssertionError, LookupError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{OURS} of {found.where} describes a network that terrazzo does not build.",
+            f"{told} describes a network that terrazzo does not build.",
             found=str(error) if isinstance(error, UsageError) else f"{type(error).__name__}: {error}",
-            hint="It was edited, or a newer terrazzo wrote it.",
+            hint="It was edited, or a newer terrazzo wrote it." if told.startswith(OURS) else None,
         ) from error
-    problems = _misfits(network, found.tensors)
+    problems = _misfits(network, tensors)
     if problems:
-        raise _does_not_fit(network, found.tensors, problems, where=found.where)
+        raise does_not_fit(network, tensors, problems, where=where)
     others = {name for name, _ in network.named_buffers()} - network.state_dict().keys() - {"mean", "std"}
     network = built() if others else network.to_empty(device="cpu")  # values that no file holds are made anew
-    network.set_normalisation(about["mean"], about["std"])
-    load_tensors(network, found.tensors, where=found.where)
+    network.set_normalisation(mean, std)
+    load_tensors(network, tensors, where=where)
     return network
 
 
-def _no_builder(found: _Found) -> WeightsError:
+def _no_builder(found: Found) -> WeightsError:
     if "network" not in found.ours:
         return WeightsError(
             f"{found.where} is no model folder.",
@@ -277,7 +328,7 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, where: st
     tensors = narrowed(network, tensors)
     problems = _misfits(network, tensors)
     if problems:
-        raise _does_not_fit(network, tensors, problems, where=where)
+        raise does_not_fit(network, tensors, problems, where=where)
     wanted = network.state_dict()
     counters = {name: torch.zeros((), dtype=torch.long) for name in wanted if name.endswith(COUNTER)}
     network.load_state_dict({**counters, **tensors})
@@ -285,11 +336,13 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, where: st
 
 def _misfits(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     wanted = network.state_dict()
-    problems = _problems(wanted, tensors, due=wanted)
+    problems = problems_of(wanted, tensors, due=wanted)
     return problems + [f"{name}: not part of this network" for name in tensors if name not in wanted]
 
 
-def _problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, due: Iterable[str]) -> list[str]:
+def problems_of(
+    wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, due: Iterable[str]
+) -> list[str]:
     missing = [f"{name}: missing" for name in due if name not in given and not name.endswith(COUNTER)]
     return missing + [
         f"{name}: found {tuple(given[name].shape)}, expected {tuple(tensor.shape)}"
@@ -298,7 +351,7 @@ def _problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], *, due:
     ]
 
 
-def _does_not_fit(
+def does_not_fit(
     network: nn.Module, tensors: Mapping[str, Tensor], problems: list[str], *, where: str
 ) -> WeightsError:
     shown = problems[:12] + ([f"… and {len(problems) - 12} more"] if len(problems) > 12 else [])
@@ -325,121 +378,3 @@ def _size_name(tensors: Mapping[str, Tensor]) -> str | None:
         if blocks == depths and list(size.hidden_sizes) == widths:
             return name
     return None
-
-
-# starting from the weights of others -------------------------------------------------------------------
-
-
-def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes: Classes) -> str:
-    """Start `network`, a SegFormer for `classes`, from the weights in `source`; returns the line that says how.
-
-    source: a folder, a weights file or a Hub id; encoder alone ("nvidia/mit-b0") or whole. Every tensor of
-    the encoder must be there and fit. Rows of the classifier are reused for classes of the same name, upper
-    and lower case alike; the others keep their random values, and so do all where the source does not name
-    its classes. Where the source takes another number of channels, `inflate` changes its first convolution.
-    Any other network takes the source's tensors one to one. Raises WeightsError with all that does not fit,
-    and the errors of `read_tensors`.
-    """
-    found = _read(source)
-    if not isinstance(network, SegFormer):
-        load_tensors(network, found.tensors, where=found.where)
-        return f"{found.where}: loaded all {len(found.tensors)} tensors"
-    wanted = widened(network, {name: tensor.clone() for name, tensor in network.state_dict().items()})
-    given = {name: tensor for name, tensor in found.tensors.items() if name in wanted}
-    is_whole = any(name.startswith("decode_head.") for name in given)
-    report = ["encoder and head" if is_whole else "encoder"]
-
-    if STEM in given and given[STEM].shape[1] != network.channels:
-        report.append(f"first convolution spread from {given[STEM].shape[1]} to {network.channels} channels")
-        given[STEM] = inflate(given[STEM], network.channels)
-    if is_whole:
-        known = found.classes() if found.names_classes else None
-        rows = matching_rows(known, classes)
-        for name in given.keys() & set(CLASSIFIER):
-            given[name] = _reused(wanted[name], given[name], rows)
-        report.append(_head_report(rows, known, classes))
-    else:
-        report.append("the head starts from random weights")
-
-    due = [name for name in wanted if is_whole or not name.startswith("decode_head.")]
-    problems = _problems(wanted, given, due=due)
-    if problems:
-        raise _does_not_fit(network, found.tensors, problems, where=found.where)
-    network.load_state_dict(narrowed(network, {**wanted, **given}))
-
-    report += _normalisation_report(network, found)
-    terms = license_of(source)
-    return f"{found.where}: loaded the {'; '.join(report)}" + (f" ({terms})" if terms else "")
-
-
-def matching_rows(known: Classes | None, classes: Classes) -> dict[int, int]:
-    """Return {class id: class id in `known`} for the classes of the same name; {} where `known` has no real names."""
-    if known is None or not segformer_files.has_real_names(known):
-        return {}
-    by_name = {name.strip().casefold(): row for row, name in reversed(list(enumerate(known.names)))}
-    names = [name.strip().casefold() for name in classes.names]
-    return {class_id: by_name[name] for class_id, name in enumerate(names) if name in by_name}
-
-
-def _reused(fresh: Tensor, trained: Tensor, rows: Mapping[int, int]) -> Tensor:
-    """Return `fresh` with the rows of `trained` that stand for the same classes; misshapen tensors as they are."""
-    if fresh.shape[1:] != trained.shape[1:]:
-        return trained  # reported with everything else that does not fit
-    merged = fresh.clone()
-    for class_id, row in rows.items():
-        merged[class_id] = trained[row].to(fresh.dtype)
-    return merged
-
-
-def _head_report(rows: Mapping[int, int], known: Classes | None, classes: Classes) -> str:
-    fresh = [name for class_id, name in enumerate(classes.names) if class_id not in rows]
-    if not rows:
-        is_named = known is not None and segformer_files.has_real_names(known)
-        reason = "no class has the same name" if is_named else "the source does not name its classes"
-        return f"all {len(classes)} rows of the classifier start from random weights, for {reason}"
-    if not fresh:
-        return f"all {len(classes)} classes reused by name"
-    reused = listed(classes.names[class_id] for class_id in rows)
-    return f"{len(rows)} of {len(classes)} classes reused by name ({reused}), from random weights: {listed(fresh)}"
-
-
-def _normalisation_report(network: SegFormer, found: _Found) -> list[str]:
-    """Say so when images will be normalised otherwise than the weights were trained."""
-    if found.processor is None:
-        return []
-    mean, std, _ = segformer_files.preprocessing_of(
-        found.processor, int((found.config or {}).get("num_channels", 3))
-    )
-    here = [*network.mean.flatten().tolist(), *network.std.flatten().tolist()]
-    there = [*mean, *std]
-    if len(here) != len(there) or all(
-        math.isclose(a, b, abs_tol=1e-3) for a, b in zip(here, there, strict=True)
-    ):
-        return []
-    trained = ", ".join(f"{value:.3f}" for value in mean)
-    return [
-        f"images are normalised by this data set's mean and deviation, not those of the source (mean {trained})"
-    ]
-
-
-def inflate(weight_DCHW: Tensor, channels: int) -> Tensor:
-    """Make a first convolution (D, C, k, k) take another number of channels, its sum over channels kept.
-
-    The kernels are repeated in order (RGB, RGB, …) and scaled by C / channels, so that bands beyond the third
-    begin as copies of red, green and blue; what the sum then lacks is spread evenly. An image whose
-    normalised channels are all equal gives exactly the features it gave before.
-    """
-    before = weight_DCHW.shape[1]
-    repeated = weight_DCHW.repeat(1, math.ceil(channels / before), 1, 1)[:, :channels] * (before / channels)
-    lacking = weight_DCHW.sum(1, keepdim=True) - repeated.sum(1, keepdim=True)
-    return repeated + lacking / channels
-
-
-def license_of(source: str | PathLike[str]) -> str | None:
-    """Return the licence of the weights in `source` as far as it is known: terrazzo.json's, or NVIDIA's by name."""
-    path = Path(source)
-    if (path / OURS).is_file():
-        licenses = read_json(path / OURS).get("licenses")
-        return licenses.get("weights") if isinstance(licenses, Mapping) else None
-    is_nvidia = not path.exists() and re.match(r"nvidia/(mit-b\d|segformer-b\d)", str(source))
-    return NVIDIA_LICENSE if is_nvidia else None
