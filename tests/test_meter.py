@@ -54,5 +54,5 @@ def test_a_line_says_where_training_is_what_it_costs_and_how_long_it_takes() -> 
     )
     assert reading.line(50, 2000, lr=0.01, grad_norm=3.25, memory=3 << 29) == (
         "step 50/2000  loss 1.5000 (auxiliary 0.5000, cross_entropy 1.0000)  accuracy 71.2 %  lr 1.00e-02  grad 3.25  "
-        "0.500 s/step  data 0.050 s (10%)  memory 1.50 GiB  eta 16:15"
+        "0.500 s/step  data 0.050 s (10 %)  memory 1.50 GiB  eta 16:15"
     )

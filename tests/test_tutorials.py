@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 
 import terrazzo as tz
-from cityscapes_tree import write_cityscapes, zip_up
+from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
 from terrazzo import recipe as recipes
 from terrazzo import training
 from terrazzo.cli import main
@@ -96,9 +96,15 @@ def short_train(recipe: Any = None, *, overrides: Sequence[str] = (), **words: A
     if words.get("resume") is not None:
         return Train(recipe, overrides=overrides, **{**words, "device": "cpu"})
     chosen = recipes.load(recipe, overrides)  # as it stands on the page
+    short = SHORT | ({"model.backbone": "resnet18_v1c"} if is_deep(chosen) else {})
     return Train(
-        chosen, overrides=[f"{key}={value}" for key, value in SHORT.items()], **{**words, "device": "cpu"}
+        chosen, overrides=[f"{key}={value}" for key, value in short.items()], **{**words, "device": "cpu"}
     )
+
+
+def is_deep(recipe: Any) -> bool:
+    """A ResNet of 50 or 101 layers, which takes its time on a CPU whatever the images' size."""
+    return (recipe.model.backbone or "").startswith(("resnet50", "resnet101"))
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +171,11 @@ def prepare(page: str, desk: Path) -> None:
     if page == "data-set-forms.md":
         (desk / "photos" / "street.jpg").unlink()
         write_camvid(desk / "camvid-download")
+    if page == "cityscapes-pspnet.md":
+        write_cityscapes(desk / "cityscapes-download", counts=CITYSCAPES)
+        for package in ("leftImg8bit", "gtFine"):
+            zip_up(desk / "cityscapes-download", package, f"{package}_trainvaltest.zip")
+        write_street_photos(desk)
     if page == "cityscapes.md":
         for kind in ("gtFine", "gtCoarse"):
             write_cityscapes(desk / "cityscapes-download", counts=CITYSCAPES, kind=kind)
@@ -206,6 +217,15 @@ def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     else:
         code = main(words)
     assert code == 0, f"{line}\n{capsys.readouterr().err}"
+
+
+def write_street_photos(desk: Path) -> None:
+    """Four labelled photographs of somebody's own, of several sizes, masks in Cityscapes' raw ids."""
+    for number, size_hw in enumerate([(48, 96), (60, 80), (48, 64), (50, 75)]):
+        mask = labels(200 + number, size_hw)
+        write_image(desk / "street-photos" / f"street {number}.jpg", mask, number)
+        (desk / "street-labels").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(desk / "street-labels" / f"street {number}.png")
 
 
 def write_camvid(root: Path) -> None:

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 NOTE = "browse.json"
 PER_SHEET = 8
-COLUMNS = 4  # two samples a row, each an image and its overlay
-CELL = 360  # pixels of a picture's longer side
+COLUMNS = 2
+CELL = 720  # pixels of the longer side of an image and its overlay
+LEGEND = 77  # pixels of height: three lines
 
 
 def browse(
@@ -109,15 +110,14 @@ def _sheet(
 ) -> "Image":
     """Image and overlay of each sample, two samples a row, and the classes in them with their shares."""
     tiles: list[NDArray[Any] | Image] = []
-    titles: list[str] = []
-    for name, image, mask in zip(names, images, masks, strict=True):
+    for image, mask in zip(images, masks, strict=True):
         shown = _shown(image, dataset)
-        tiles += [shown, rendering.overlay(shown, mask, dataset.classes, opacity=0.6)]
-        titles += [name, f"{mask.shape[0]}x{mask.shape[1]}"]
+        drawn = rendering.overlay(shown, mask, dataset.classes, opacity=0.6)
+        tiles.append(np.concatenate([np.asarray(rendering.display(shown)), np.asarray(drawn)], axis=1))
+    titles = [f"{name}  {mask.shape[0]}x{mask.shape[1]}" for name, mask in zip(names, masks, strict=True)]
     grid = rendering.contact_sheet(tiles, titles=titles, columns=min(COLUMNS, len(tiles)), cell=CELL)
     shares = rendering.shares(np.concatenate([mask.ravel() for mask in masks])[None], dataset.classes)
-    legend = rendering.legend(dataset.classes, shares, height=140)
-    return rendering.contact_sheet([grid, legend], columns=1, cell=max(*grid.size, *legend.size))
+    return rendering.column([grid, rendering.legend(dataset.classes, shares, height=LEGEND)])
 
 
 def _shown(image: NDArray[np.float32], dataset: Dataset) -> NDArray[Any]:

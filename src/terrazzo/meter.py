@@ -37,7 +37,8 @@ class Reading:
         share = self.waited / max(self.seconds, 1e-9)
         return (
             f"step {done}/{steps}  loss {self.losses['loss']:.4f}{listed}  accuracy {100 * self.accuracy:.1f} %  "
-            f"lr {lr:.2e}  grad {grad_norm:.2f}  {self.seconds:.3f} s/step  data {self.waited:.3f} s ({share:.0%})  "
+            f"lr {lr:.2e}  grad {grad_norm:.2f}  {self.seconds:.3f} s/step  "
+            f"data {self.waited:.3f} s ({100 * share:.0f} %)  "
             f"memory {memory / 2**30:.2f} GiB  eta {duration(self.seconds * (steps - done))}"
         )
 

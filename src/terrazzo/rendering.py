@@ -55,7 +55,7 @@ def overlay(
     if not with_legend:
         return drawn
     listed = legend(classes, shares(mask, classes), height=drawn.height, size=_text_size(drawn))
-    return _column_of([_row_of([drawn, listed], gap=0)], gap=0)
+    return column([_row_of([drawn, listed], gap=0)], gap=0)
 
 
 def beside(
@@ -95,7 +95,7 @@ def beside(
     entries = [(classes.names[i], _swatch(classes.colors[i], text_size)) for i in sorted(present)]
     if has_ignored:
         entries.append(("ignored", _hatched_swatch(text_size)))
-    return _column_of([row, _entries_wide(entries, row.width, text_size)], gap=0)
+    return column([row, _entries_wide(entries, row.width, text_size)], gap=0)
 
 
 def legend(
@@ -154,7 +154,7 @@ def contact_sheet(
         tiles = [_titled(tile, title, 13) for tile, title in zip(tiles, titles, strict=True)]
     columns = columns or math.ceil(math.sqrt(len(tiles)))
     rows = [_row_of(tiles[start : start + columns], gap=6) for start in range(0, len(tiles), columns)]
-    return _column_of(rows, gap=6)
+    return column(rows, gap=6)
 
 
 def display(image: NDArray[Any]) -> Image.Image:
@@ -322,7 +322,8 @@ def _row_of(pictures: Sequence[Image.Image], *, gap: int) -> Image.Image:
     return row
 
 
-def _column_of(pictures: Sequence[Image.Image], *, gap: int) -> Image.Image:
+def column(pictures: Sequence[Image.Image], *, gap: int = 0) -> Image.Image:
+    """Lay pictures out below each other, `gap` pixels apart, at the left of a white sheet as wide as the widest."""
     height = sum(picture.height for picture in pictures) + gap * (len(pictures) - 1)
     column, top = Image.new("RGB", (max(picture.width for picture in pictures), height), PAPER), 0
     for picture in pictures:
