@@ -5,6 +5,7 @@ Memory does not grow with the number of images.
 """
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,9 @@ def predict(
         if isinstance(model, Predictor)
         else load(model, device=device, precision=precision, config=config)
     )
+    if not quiet:
+        for line in predictor.notes:
+            print(line, file=sys.stderr)
     look = predictor.eval
     look = replace(
         look,

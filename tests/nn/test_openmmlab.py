@@ -80,7 +80,7 @@ RESNET = {"kind": "resnet", "depth": 50, "variant": "v1c", "stem_channels": 8, "
           "multi_grid": None, "contract_dilation": True}  # fmt: skip
 AUXILIARY = {"channels": 4, "in_index": 2, "num_convs": 1, "concat_input": False}
 PSP = {"channels": 6, "in_index": 3, "pool_scales": [1, 2, 3, 6]}
-HEAD_TYPES = {"fcn": "FCNHead", "pspnet": "PSPHead", "deeplabv3": "ASPPHead", "upernet": "UPerHead",
+HEAD_TYPES = {"fcn": "FCNHead", "unet": "FCNHead", "pspnet": "PSPHead", "deeplabv3": "ASPPHead", "upernet": "UPerHead",
               "deeplabv3plus": "DepthwiseSeparableASPPHead", "segformer-conv": "SegformerHead"}  # fmt: skip
 STAGES = {8: ((1, 2, 1, 1), (1, 1, 2, 4)), 16: ((1, 2, 2, 1), (1, 1, 1, 2)), 32: ((1, 2, 2, 2), (1, 1, 1, 1))}
 
@@ -102,6 +102,9 @@ def network_of(spec: dict[str, Any], num_classes: int = 3, *, seed: int = 0) -> 
     return network
 
 
+MIT_NAMES = r"backbone\.encoder\.(patch_embeddings|block|layer_norm)\."
+
+
 def their_names(network: nn.Module) -> dict[str, Tensor]:
     """The network's tensors as MMSegmentation calls and shapes them."""
     tensors: dict[str, Tensor] = {}
@@ -109,9 +112,9 @@ def their_names(network: nn.Module) -> dict[str, Tensor]:
         name = re.sub(r"^head\.", "decode_head.", name)
         name = re.sub(r"^auxiliary\.", "auxiliary_head.", name).replace(".classifier.", ".conv_seg.")
         tensors[name] = tensor
-    found = {name: tensor for name, tensor in tensors.items() if not name.startswith("backbone.encoder.")}
+    found = {name: tensor for name, tensor in tensors.items() if not re.match(MIT_NAMES, name)}
     for name, tensor in tensors.items():
-        if not name.startswith("backbone.encoder."):
+        if not re.match(MIT_NAMES, name):
             continue
         part = name.split(".")
         stage, rest = part[3], ".".join(part[4:])
@@ -155,6 +158,8 @@ def config(spec: dict[str, Any], num_classes: int = 3, **more: Any) -> str:
     if backbone["kind"] == "resnet":
         told = {"type": "ResNetV1c", "depth": backbone["depth"], "strides": strides, "dilations": dilations,
                 "contract_dilation": True, "multi_grid": backbone["multi_grid"]}  # fmt: skip
+    if backbone["kind"] == "unet":
+        told, head = {"type": "UNet", "base_channels": 4}, head | {"in_index": 4}
     model = {
         "type": "EncoderDecoder",
         "data_preprocessor": {"type": "SegDataPreProcessor", "bgr_to_rgb": True, "mean": MEAN, "std": STD},
@@ -185,17 +190,32 @@ def checkpoint(
     return path
 
 
+MIT = {"kind": "mit", "depths": [2, 2, 2, 2], "hidden_sizes": [4, 8, 20, 32], "num_heads": [1, 2, 5, 8],
+       "reductions": [8, 4, 2, 1], "mlp_ratios": [4, 4, 4, 4], "patch_sizes": [7, 3, 3, 3], "strides": [4, 2, 2, 2],
+       "norm_eps": 1e-6, "drop_path": 0.1}  # fmt: skip
+
+
+def segformer(*depths: int) -> dict[str, Any]:
+    return {"architecture": "segformer-conv", "backbone": MIT | {"depths": list(depths)}, "head": {"channels": 6},
+            "auxiliary": None, "dropout": 0.1, "align_corners": False}  # fmt: skip
+
+
 FAMILIES = {
+    "mit b2": segformer(3, 4, 6, 3),
+    "mit b5": segformer(3, 6, 40, 3),
+    "upernet r101": spec("upernet", {"channels": 6, "pool_scales": [1, 2, 3, 6]}, depth=101, output_stride=32),
+    "u-net": {"architecture": "unet", "backbone": {"kind": "unet", "base_channels": 4}, "dropout": 0.1,
+              "head": {"channels": 4, "in_index": 0, "num_convs": 1, "concat_input": False}, "align_corners": False,
+              "auxiliary": {"channels": 3, "in_index": 1, "num_convs": 1, "concat_input": False}},
     "r101b 769 align_corners": spec(depth=101, variant="v1b", align_corners=True),
-    "r101 d8": spec(depth=101),
     "r152 v1d d16": spec(depth=152, variant="v1d", output_stride=16),
     "r34 v1d": spec(depth=34, variant="v1d"),
     "r18 fcn": spec("fcn", {"channels": 6, "in_index": 3, "num_convs": 2, "concat_input": True}, depth=18),
     "deeplabv3 d16 multi grid": spec("deeplabv3", {"channels": 4, "in_index": 3, "dilations": [1, 6, 12, 18]},
                                      output_stride=16, multi_grid=[1, 2, 4]),
-    "deeplabv3plus r101b": spec("deeplabv3plus", {"channels": 4, "c1_channels": 2, "in_index": 3,
-                                                  "dilations": [1, 12, 24, 36]}, depth=101, variant="v1b"),
-    "no auxiliary head": spec(auxiliary=None),
+    "deeplabv3plus r50b": spec("deeplabv3plus", {"channels": 4, "c1_channels": 2, "in_index": 3,
+                                                  "dilations": [1, 12, 24, 36]}, depth=50, variant="v1b"),
+    "no auxiliary head": spec(auxiliary=None, depth=18),
 }  # fmt: skip
 
 
@@ -528,6 +548,26 @@ def test_evaluate_and_predict_take_one(boxes_checkpoint: Path, boxes: Path, tmp_
     assert "Pass the config it was trained with" in capsys.readouterr().err
     assert main([*call, "--config", str(tmp_path / "c.py")]) == 0
     assert "unnamed; they were taken in the order of the data set's" in capsys.readouterr().out
+
+
+def test_a_training_starts_from_one_by_command(boxes: Path, tmp_path: Path, capsys: Any):
+    from terrazzo.cli import main
+    from terrazzo.nn import ModelConfig, build
+
+    torch.manual_seed(0)
+    theirs = build(ModelConfig("fcn", backbone="resnet18_v1c"), num_classes=3)
+    path = checkpoint(tmp_path / "a.pth", theirs, config(theirs.spec), names=("sky", "car", "box"))
+    words = [f"model.init={path}", "model.name=fcn", "model.backbone=resnet18_v1c", "model.pretrained=null",
+             "train.steps=1", "train.batch_size=2", "train.pictures=0", "train.loggers=", "optim.warmup_steps=0",
+             "data.crop_hw=32x32", "--device", "cpu"]  # fmt: skip
+    call = ["train", "segformer-b0-scratch", "--data", str(boxes), "--out", str(tmp_path / "run")]
+    code = main([*call, *words])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert (
+        "loaded the backbone and head; 2 of 3 classes reused by name (box, sky), from random weights: field"
+        in told.err
+    )
 
 
 def test_another_count_of_classes_than_the_data_sets_is_told(boxes: Path, tmp_path: Path):

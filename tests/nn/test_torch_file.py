@@ -499,8 +499,9 @@ def test_copies_of_copies_and_deep_keys_end():
 
 
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="no golden files at ../shared/golden")
-def test_every_golden_is_read_as_torch_reads_it():
-    for path in sorted(GOLDEN.glob("*.pth")):
+def test_goldens_are_read_as_torch_reads_them():
+    kinds = ("fcn_r50-d8_v0_legacy", "segformer_mit-b0", "trained_by_mmengine_pspnet_r50-d8")
+    for path in (GOLDEN / f"{kind}.pth" for kind in kinds):
         read = read_torch_file(path)
         if path.name.startswith("trained_by"):  # which torch refuses
             with pytest.raises(pickle.UnpicklingError):

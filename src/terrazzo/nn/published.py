@@ -12,7 +12,9 @@ import hashlib
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from terrazzo.errors import UnknownNameError, WeightsError, unknown_name
 from terrazzo.storage import cache_folder, replacing
@@ -61,7 +63,7 @@ def license_of_published(source: str) -> str | None:
     return found[0] if found else f"unknown; its card says: https://huggingface.co/{source}"
 
 
-def timm_name(backbone: dict[str, object] | None) -> str:
+def timm_name(backbone: Mapping[str, Any] | None) -> str:
     """Return the Hub id of timm's weights for a backbone's spec; UnknownNameError where timm has none."""
     about = backbone or {}
     if about.get("kind") == "timm":

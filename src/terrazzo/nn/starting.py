@@ -7,7 +7,7 @@ from random values, and why, is the line it returns.
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from terrazzo.classes import Classes
 from terrazzo.nn import published, segformer_files
-from terrazzo.nn.files import OURS, listed
+from terrazzo.nn.files import CONFIG, OURS, listed
+from terrazzo.nn.openmmlab_specs import our_names
 from terrazzo.nn.segformer import CLASSIFIER, STEM, SegFormer
 from terrazzo.nn.segmenter import Segmenter
+from terrazzo.nn.timm_backbone import backbone_tensors, timm_weights
 from terrazzo.nn.two_classes import narrowed, widened
 from terrazzo.nn.weights import COUNTER, Found, does_not_fit, load_tensors, problems_of, read_source
 from terrazzo.storage import read_json
@@ -36,7 +38,7 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     channels, `inflate` changes its first convolution. A network of one's own takes the source's tensors one to one.
     Raises WeightsError with all that does not fit, and the errors of `read_tensors`.
     """
-    found = read_source(resolved(source, network))
+    found = _found(source, network)
     if not isinstance(network, SegFormer | Segmenter):
         load_tensors(network, found.tensors, where=found.where)
         return f"{found.where}: loaded all {len(found.tensors)} tensors"
@@ -70,11 +72,27 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     return f"{found.where}: loaded the {'; '.join(report)}" + (f" ({terms})" if terms else "")
 
 
-def resolved(source: str | PathLike[str], network: nn.Module) -> str | PathLike[str]:
-    """Return the folder, file or Hub id that weights by name stand for, fetched where they are OpenMMLab's."""
-    named = _named(source, network)
-    is_openmmlabs = str(named).startswith(published.OPENMMLAB) and not Path(named).exists()
-    return published.fetch_openmmlab(str(named)) if is_openmmlabs else named
+def _found(source: str | PathLike[str], network: nn.Module) -> Found:
+    """Read what `source` stands for, fetched where it is a name; timm's weights under the names of the network."""
+    source = _named(source, network)
+    path, name = Path(source), str(source)
+    if name.startswith(published.OPENMMLAB) and not path.exists():
+        return replace(read_source(published.fetch_openmmlab(name)), where=name)
+    is_timms = name.startswith(f"{published.TIMM}/") and not path.exists()
+    if not is_timms and not (path / CONFIG).is_file():
+        return read_source(source)
+    if not is_timms and "architecture" not in read_json(path / CONFIG):  # which only timm calls so
+        return read_source(source)
+    weights = timm_weights(source)
+    backbone = network.spec["backbone"] if isinstance(network, Segmenter) else {}
+    if backbone.get("kind") == "timm":
+        stride = int(backbone.get("output_stride", 0))
+        made = backbone_tensors(str(backbone["name"]), weights, output_stride=stride)
+        tensors = {f"backbone.{name}": tensor for name, tensor in made.items()}
+    else:
+        tensors = our_names(weights.tensors)
+    seen = {"image_mean": list(weights.mean), "image_std": list(weights.std)}
+    return Found(weights.where, tensors, None, seen, {})
 
 
 def _named(source: str | PathLike[str], network: nn.Module) -> str | PathLike[str]:
