@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from terrazzo import remote
 from terrazzo.classes import Remap
 from terrazzo.data import class_names, description, label_space, table
 from terrazzo.data.dataset import Dataset, Records
 from terrazzo.data.folder import FolderRecords, SplitFolders, find_folders, pair
 from terrazzo.data.open import open_dataset
+from terrazzo.data.streaming import StreamedRecords
 from terrazzo.errors import (
     DatasetFormatError,
     MaskValueError,
@@ -377,10 +379,11 @@ def _take(chart: Chart, split: str, records: Records, names: Sequence[str]) -> N
 
 
 def _read_record(records: Records, index: int, *, mask: bool) -> Any:
-    if isinstance(records, table.TableRecords):
+    if isinstance(records, table.TableRecords | StreamedRecords):
         return records.cell(index, mask=mask)
     if isinstance(records, FolderRecords):
-        return _read_file(Path(records.where(index, mask=mask)))
+        where = records.where(index, mask=mask)
+        return remote.read(where) if remote.is_url(where) else _read_file(Path(where))
     return records.mask(index) if mask else records.image(index, None)
 
 
