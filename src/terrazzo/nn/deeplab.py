@@ -111,7 +111,7 @@ class SeparableConv(nn.Module):
 
 def fused(head: DeepLabV3Head | DeepLabV3PlusHead, x_BChw: Tensor) -> Tensor:
     """Return the map as all branches see it, fused to `channels` (B, D, h, w): the mean first, then each dilation."""
-    (mean_BC11,) = pooled(x_BChw, [1])
+    (mean_BC11,) = pooled(x_BChw, [1], training=head.training)
     seen = torch.cat([branch(x_BChw) for branch in head.aspp_modules], dim=1)
     fuse = head.bottleneck
     y_BDhw = pyramid_conv_norm(

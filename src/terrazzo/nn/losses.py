@@ -9,7 +9,8 @@ gradient however the batch is split. The weight of a pixel is its class's weight
   sum of value times weight, divided by the weight of the batch, is a mean over its images. Over a batch they would be
   other losses, that depend on how the batch is cut.
 
-The first resize and the cross-entropies are one kernel (`kernels/resize_cross_entropy.py`); the other terms hold the
+The first resize and the cross-entropies are one kernel (`kernels/resize_cross_entropy.py`), its reference where the
+average is over all pixels, so that sums are rounded as in MMSegmentation; the other terms hold the
 resized logits. The formulas are in `loss_terms.py`. torch is imported where it is needed, so that a recipe can be read
 without it.
 
@@ -122,8 +123,11 @@ class SegmentationLoss:
                 for logits in output.auxiliary.values()
                 for part in self._terms(logits, mask_BHW).values()
             ]
-            terms["auxiliary"] = self.config.auxiliary * sum(each[1:], start=each[0])
-        return {name: _divided(term, weight) for name, term in terms.items()}
+            terms["auxiliary"] = sum(each[1:], start=each[0])
+        divided = {name: _divided(term, weight) for name, term in terms.items()}
+        if output.auxiliary:
+            divided["auxiliary"] = self.config.auxiliary * divided["auxiliary"]
+        return divided
 
     def pixel_weight(self, mask: "Tensor") -> float:
         """Return what `mask` (any shape) adds to the weight of its batch.
@@ -140,12 +144,13 @@ class SegmentationLoss:
 
     def _terms(self, logits_BKhw: "Tensor", mask_BHW: "Tensor") -> "dict[str, Tensor]":
         """The terms, weighted and not yet divided."""
-        from terrazzo.kernels.resize_cross_entropy import Hardest, resize_cross_entropy
+        from terrazzo.kernels import resize_cross_entropy as kernel
         from terrazzo.nn import loss_terms
 
         config, weight_K = self.config, self._weights_for(logits_BKhw)
+        is_theirs = config.average == "all"  # then the rounding is MMSegmentation's as well
         entropy = partial(
-            resize_cross_entropy,
+            kernel.resize_cross_entropy_reference if is_theirs else kernel.resize_cross_entropy,
             logits_BKhw,
             mask_BHW,
             weight_K=weight_K,
@@ -157,7 +162,7 @@ class SegmentationLoss:
         if config.cross_entropy:
             terms["cross_entropy"] = config.cross_entropy * entropy()
         if config.ohem:
-            hardest = Hardest(config.ohem_threshold, config.ohem_min_kept)
+            hardest = kernel.Hardest(config.ohem_threshold, config.ohem_min_kept)
             terms["ohem"] = config.ohem * entropy(hardest=hardest)
         if config.boundary:
             near_BHW = loss_terms.nearness(mask_BHW, deviation=config.boundary_deviation, ignore=self.ignore)
@@ -237,7 +242,7 @@ def _divided(total: "Tensor", weight: "Tensor | float") -> "Tensor":
     import torch
 
     if not isinstance(weight, torch.Tensor):
-        return total * (1.0 / weight if weight else 0.0)
+        return total / weight if weight else total * 0.0
     weight = weight.to(total.device, torch.float64)
     scale = torch.where(weight > 0, 1.0 / torch.where(weight > 0, weight, 1.0), 0.0)
     return total * scale.to(total.dtype)

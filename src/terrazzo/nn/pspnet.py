@@ -46,7 +46,9 @@ class PSPHead(nn.Module):
         x_BChw = maps[self.in_index]
         cells = [
             narrow(x_BCss)
-            for narrow, x_BCss in zip(self._narrowing(), pooled(x_BChw, self.pool_scales), strict=True)
+            for narrow, x_BCss in zip(
+                self._narrowing(), pooled(x_BChw, self.pool_scales, training=self.training), strict=True
+            )
         ]
         y_BDhw = pyramid_conv_norm(
             x_BChw, cells, self.bottleneck.conv, self.bottleneck.bn, align_corners=self.align_corners

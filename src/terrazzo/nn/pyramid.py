@@ -12,6 +12,9 @@ PSPNet at 512x1024 that makes 77 billion multiplications half a billion. It hold
 serves training as well: batch norm follows the convolution. As matrix products all this can be exported; ONNX has no
 adaptive pooling whose cells differ in size.
 
+Training on a CPU takes the plain way instead, operation by operation as published code does: its rounding is theirs
+then, and a training can be compared with one of theirs to the last bit.
+
 Each function stands beside the plain expression that its test compares it with.
 
 Shapes: B batch, C D channels in and out, H W height and width of the map, p q its cells, S rows of cells in all.
@@ -26,11 +29,18 @@ from torch.nn import functional as F
 from terrazzo.nn.conv import folded, normalised
 
 
-def pooled(x_BCHW: Tensor, scales: Sequence[int]) -> list[Tensor]:
+def is_plain(x_BCHW: Tensor, *, training: bool) -> bool:
+    """Return whether to compute as published code does: in training on a CPU."""
+    return training and x_BCHW.device.type == "cpu"
+
+
+def pooled(x_BCHW: Tensor, scales: Sequence[int], *, training: bool = False) -> list[Tensor]:
     """Return x averaged to s x s cells for each s of `scales`: maps (B, C, s, s).
 
     Cell i covers the pixels from floor(i H / s) to ceil((i + 1) H / s), as torch's adaptive_avg_pool2d has it.
     """
+    if is_plain(x_BCHW, training=training):
+        return [F.adaptive_avg_pool2d(x_BCHW, scale) for scale in scales]
     height, width = x_BCHW.shape[2:]
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)
     rows_SH = torch.cat([averaging_matrix(height, scale, x_BCHW) for scale in scales])
@@ -80,6 +90,14 @@ def pyramid_conv_norm(
 
     Outside training the norm is folded into the weights. Nobody else holds the result.
     """
+    if is_plain(features_BCHW, training=norm.training):
+        up = [
+            F.interpolate(one, features_BCHW.shape[2:], mode="bilinear", align_corners=align_corners)
+            for one in maps
+        ]
+        return normalised(
+            conv(torch.cat([*up, features_BCHW] if maps_first else [features_BCHW, *up], dim=1)), norm
+        )
     weight, bias_D = (conv.weight, None) if norm.training else folded(conv.weight, norm)
     y_BDHW = pyramid_conv3x3(
         features_BCHW, maps, weight, bias_D, align_corners=align_corners, maps_first=maps_first

@@ -31,6 +31,7 @@ from terrazzo.nn.deeplab import DeepLabV3Head, DeepLabV3PlusHead
 from terrazzo.nn.fcn import FCNHead
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.pspnet import PSPHead
+from terrazzo.nn.pyramid import is_plain
 from terrazzo.nn.resnet import ResNet
 from terrazzo.nn.segformer_conv import MiT, SegFormerConvHead
 from terrazzo.nn.timm_backbone import TimmBackbone
@@ -84,7 +85,9 @@ class Segmenter(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Output:
         """Normalise, see, classify."""
-        image = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        image = (image_BCHW - self.mean) / self.std
+        if not is_plain(image, training=self.training):
+            image = image.contiguous(memory_format=torch.channels_last)
         maps = self.backbone(image)
         logits_BKhw = self.head(maps)
         if not self.training or self.auxiliary is None:

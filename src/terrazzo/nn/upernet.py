@@ -59,7 +59,8 @@ class UPerHead(nn.Module):
         return logits
 
     def _pooled(self, x_BChw: Tensor) -> Tensor:
-        branches = zip(self.psp_modules.children(), pooled(x_BChw, self.pool_scales), strict=True)
+        parts = pooled(x_BChw, self.pool_scales, training=self.training)
+        branches = zip(self.psp_modules.children(), parts, strict=True)
         cells = [branch.get_submodule("1")(x_BCss) for branch, x_BCss in branches]
         conv, norm = self.bottleneck.conv, self.bottleneck.bn
         return F.relu_(pyramid_conv_norm(x_BChw, cells, conv, norm, align_corners=self.align_corners))
