@@ -97,7 +97,10 @@ def test_epochs_take_the_place_of_steps_and_the_reverse() -> None:
         ("train.stepz=3", "There is no recipe field 'train.stepz'.\n  Did you mean train.steps?"),
         ("steps=3", "There is no recipe field 'steps'.\n  Did you mean train.steps?"),
         ("optimizer.lr=3", "There is no recipe field 'optimizer.lr'.\n  Did you mean optim.lr?"),
-        ("data.crop=64x64", "There is no recipe field 'data.crop'.\n  Did you mean data.crop_hw?"),
+        (
+            "data.crop=64x64",
+            "There is no recipe field 'data.crop'.\n  Did you mean data.crop_hw or data.rare_crops?",
+        ),
         ("eval.batch=2", "There is no recipe field 'eval.batch'.\n  Did you mean eval.batch_size?"),
         (
             "batch_size=2",

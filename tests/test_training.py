@@ -190,6 +190,12 @@ EXACT = (
     "train.save_every=1",
     "train.pictures=1",
     "data.workers=2",
+    "data.rare_images=1",
+    "data.rare_crops=0.5",
+    "loss.ohem=0.5",
+    "loss.ohem_min_kept=200",
+    "loss.dice=0.5",
+    "loss.lovasz=0.2",
 )
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from numpy.typing import ArrayLike
 from torch import nn
 
 from terrazzo import checkpoint, environment
@@ -23,6 +22,7 @@ from terrazzo.data.dataset import Split
 from terrazzo.data.folds import check_fold, folded
 from terrazzo.data.loader import Loader, processes_here
 from terrazzo.data.order import Streamed
+from terrazzo.data.sampling import Rarity, rarity
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
@@ -69,6 +69,8 @@ class Job:
     is_own_network: bool
     overfit: int
     is_resumed: bool
+    rare: Rarity = field(default_factory=Rarity)
+    """How often each image comes, and where crops are aimed."""
     said: list[str] = field(default_factory=list)
     """What was decided on the way, one line each."""
     reached: int = 0
@@ -79,18 +81,20 @@ class Job:
     def loader(self, processes: Processes) -> Loader:
         """Return the loader of this process's share of every step."""
         recipe = self.recipe
-        order = self._streamed(processes)
+        stream, ignore = self._streamed(processes), self.data.classes.ignore
         return Loader(
             self.train_split,
-            order=order,
-            expect=self.train_split.expect if order else None,
-            foresight=-(-recipe.data.shuffle_buffer // processes.world) if order else 0,
-            transform=TrainTransform(recipe.data, ignore=self.data.classes.ignore, mean=self.data.mean),
+            order=stream or self.rare.order(recipe.train.seed),
+            expect=self.train_split.expect if stream else None,
+            foresight=-(-recipe.data.shuffle_buffer // processes.world) if stream else 0,
+            transform=TrainTransform(
+                recipe.data, ignore=ignore, mean=self.data.mean, odds_K=self.rare.odds_K
+            ),
             batch_size=recipe.train.batch_size,
             micro_batch=recipe.train.micro_batch,
             seed=recipe.train.seed,
             workers=recipe.data.workers,
-            cache="none" if order and recipe.data.cache == "auto" else recipe.data.cache,
+            cache="none" if stream and recipe.data.cache == "auto" else recipe.data.cache,
             rank=processes.rank,
             world=processes.world,
             pixel_weight=self.loss.pixel_weight,
@@ -240,6 +244,8 @@ def _job(
     if resumed is None and not overfit:
         chosen = _with_room_for_warmup(chosen, steps, overrides)
         said += _shorter_warmup(base, chosen, overrides)
+    rare = rarity(train_split, chosen.data, location=dataset.location)
+    said += rare.said
     torch.manual_seed(chosen.train.seed)  # the initial weights
     built = network if network is not None else build(
         chosen.model, num_classes=len(dataset.classes), channels=dataset.channels,
@@ -275,6 +281,7 @@ def _job(
         is_own_network=network is not None,
         overfit=overfit,
         is_resumed=resumed is not None,
+        rare=rare,
         said=said,
     )
 
@@ -381,7 +388,7 @@ def _overfitting(recipe: Recipe, images: int) -> Recipe:
     return replace(
         recipe,
         model=replace(recipe.model, dropout=0.0, drop_path=0.0),
-        data=replace(recipe.data, augment=False, workers=0),
+        data=replace(recipe.data, augment=False, workers=0, rare_images=0.0, rare_crops=0.0),
         loss=replace(recipe.loss, class_weights="none", weights=(), label_smoothing=0.0),
         optim=replace(recipe.optim, lr=max(recipe.optim.lr, 1e-3), head_lr_factor=1.0, weight_decay=0.0,
                       schedule="poly", warmup_steps=10),
@@ -440,11 +447,8 @@ def _loss(
     if own is not None:
         return OwnLoss(own, align_corners=align_corners)
 
-    def counts() -> tuple[ArrayLike, ArrayLike]:
-        assert pixels is not None, "counted whenever a formula asks for it"
-        return pixels[0], pixels[1]
-
-    weights_K = chosen_weights(recipe.loss, len(dataset.classes), counts)
+    counted = pixels or [[], []]  # counted whenever a formula asks for it
+    weights_K = chosen_weights(recipe.loss, len(dataset.classes), lambda: (counted[0], counted[1]))
     return SegmentationLoss(recipe.loss, weights_K, dataset.classes.ignore, align_corners=align_corners)
 
 

@@ -61,6 +61,8 @@ RANGES: Mapping[str, Range] = {
     "data.crop_hw": at_least(32),
     "data.scale": above(0),
     "data.max_one_class": share_above_0(),
+    "data.rare_images": between(0, 1),
+    "data.rare_crops": between(0, 1),
     "data.flip": between(0, 1),
     "data.brightness": between(0, 1),
     "data.contrast": between(0, 1),

@@ -112,13 +112,17 @@ def test_lovasz_of_a_certain_prediction_is_one_minus_iou() -> None:
 
 
 def test_lovasz_slopes_do_not_drown_in_rounding() -> None:
-    """A million pixels in single precision, where differences of neighbouring Jaccard values have no digits left."""
+    """In single precision the differences of neighbouring Jaccard values are off by 0.3 % here."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(1, 2, 1000, 1000, generator=generator, dtype=torch.float64)
-    target = (torch.rand(1, 1000, 1000, generator=generator) < 0.2).long()
-    exact = loss_terms.lovasz_softmax(logits.softmax(1), target, weight_K=None, ignore=IGNORE)
-    found = loss_terms.lovasz_softmax(logits.float().softmax(1), target, weight_K=None, ignore=IGNORE)
-    assert found.item() == pytest.approx(exact.item(), rel=2e-6)
+    exact = torch.randn(1, 2, 400, 400, generator=generator, dtype=torch.float64).softmax(1).requires_grad_()
+    target = (torch.rand(1, 400, 400, generator=generator) < 0.2).long()
+    single = exact.detach().float().requires_grad_()
+    losses = [
+        loss_terms.lovasz_softmax(probs, target, weight_K=None, ignore=IGNORE)[0] for probs in (exact, single)
+    ]
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-6)
+    true_grad, grad = torch.autograd.grad(losses[0], exact)[0], torch.autograd.grad(losses[1], single)[0]
+    assert (grad - true_grad).abs().mean() < 1e-5 * true_grad.abs().mean()
 
 
 def test_focal_by_hand_and_its_weights() -> None:
@@ -152,7 +156,7 @@ def test_focal_has_a_gradient_where_a_pixel_is_certain(gamma: float) -> None:
 
 
 def test_gradients_are_those_of_the_values() -> None:
-    logits, target = batch()
+    logits, target = (part[..., :3, :4].contiguous() for part in batch())
     logits.requires_grad_()
     weight_K = torch.tensor([1.0, 2.0, 0.5, 3.0], dtype=torch.float64)
 

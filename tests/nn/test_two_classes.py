@@ -15,8 +15,9 @@ from terrazzo.inference import Predictor
 from terrazzo.nn import ModelConfig, build
 from terrazzo.nn.losses import LossConfig, SegmentationLoss
 from terrazzo.nn.outputs import Output, as_output
+from terrazzo.nn.starting import load_pretrained
 from terrazzo.nn.two_classes import as_two_classes, narrowed, widened
-from terrazzo.nn.weights import load_pretrained, load_tensors, read_model, save_model
+from terrazzo.nn.weights import load_tensors, read_model, save_model
 
 CLASSES = Classes(("background", "crack"))
 IGNORE = 255

@@ -43,6 +43,10 @@ class DataConfig:
     """Smallest and largest factor, evenly drawn, by which an image is scaled (after `resize`) before it is cropped."""
     max_one_class: float = 0.75
     """Draw a crop again, up to 10 times, while one class covers more of its labelled pixels than this; 1 = off."""
+    rare_images: float = 0.0
+    """Images that hold a class found in less than this share of them come more often, such as 0.1; 0 is off."""
+    rare_crops: float = 0.0
+    """Share of crops that are aimed at a pixel of a class drawn from the image, the rare ones with the best odds."""
     flip: float = 0.5
     """Probability of mirroring left and right."""
     brightness: float = 0.125
@@ -117,14 +121,23 @@ def unit_range(image: NDArray[Any]) -> NDArray[np.float32]:
 class TrainTransform:
     """Turns a sample into what a training step sees; picklable, without state."""
 
-    def __init__(self, config: DataConfig, *, ignore: int, mean: Sequence[float]) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        *,
+        ignore: int,
+        mean: Sequence[float],
+        odds_K: NDArray[np.float64] | None = None,
+    ) -> None:
         """ignore: the mask value of padding. mean: the data set's mean colour in [0, 1], one number per channel.
+        odds_K: with which odds a crop is aimed at each class (`sampling.crop_odds`), where `rare_crops` asks for it.
 
         Padding takes the mean colour, which the network's normalisation turns into zeros.
         """
         self.config = config
         self.ignore = ignore
         self.mean = np.asarray(mean, dtype=np.float32)
+        self.odds_K = odds_K
 
     @property
     def channels(self) -> int:
@@ -214,13 +227,37 @@ class TrainTransform:
         flip = bool(rng.random() < self.config.flip)
         matrix = colour_matrix(self.config, image.shape[2], rng)
         inside_hw = height, width = min(scaled_hw[0], crop_hw[0]), min(scaled_hw[1], crop_hw[1])
-        source = self._draw_rectangle(mask, scaled_hw, inside_hw, rng)
+        source = self._aimed_rectangle(mask, scaled_hw, inside_hw, rng)
+        if source is None:
+            source = self._draw_rectangle(mask, scaled_hw, inside_hw, rng)
 
         crop = crop_resize(image, source, inside_hw, flip=flip)
         low, high = _limits(crop)
         recolour(crop, matrix, white=_white(crop.dtype), low=low, high=high, out_CHW=image_CHW)
         mask_HW[:height, :width] = crop_resize_mask(mask, source, inside_hw, flip=flip)
         return inside_hw
+
+    def _aimed_rectangle(
+        self, mask: NDArray[Any], scaled_hw: Size, inside_hw: Size, rng: np.random.Generator
+    ) -> tuple[float, float, float, float] | None:
+        """Draw a crop as `_draw_rectangle` does, but one that holds a drawn pixel of a drawn class, or None."""
+        if self.odds_K is None or not rng.random() < self.config.rare_crops:
+            return None
+        counts = np.bincount(mask[mask != self.ignore], minlength=len(self.odds_K))
+        odds = np.where(counts > 0, self.odds_K, 0.0)
+        if not odds.sum() > 0:
+            return None
+        aimed = rng.choice(len(odds), p=odds / odds.sum())
+        pixel = np.flatnonzero(mask == aimed)[rng.integers(counts[aimed])]
+        factors = mask.shape[0] / scaled_hw[0], mask.shape[1] / scaled_hw[1]
+        corner = []
+        for place, factor, scaled, inside in zip(
+            divmod(pixel, mask.shape[1]), factors, scaled_hw, inside_hw, strict=True
+        ):
+            hit = min(int((place + 0.5) / factor), scaled - 1)
+            corner.append(int(rng.integers(max(0, hit - inside + 1), min(scaled - inside, hit) + 1)))
+        (top, left), (y_factor, x_factor) = corner, factors
+        return top * y_factor, left * x_factor, inside_hw[0] * y_factor, inside_hw[1] * x_factor
 
     def _draw_rectangle(
         self, mask: NDArray[Any], scaled_hw: Size, inside_hw: Size, rng: np.random.Generator

@@ -129,7 +129,7 @@ def _lovasz(prob_N: Tensor, truth_N: Tensor) -> Tensor:
         left_N = count - truth_N.cumsum(0)  # the intersection, after each pixel
         union_N = count + (1.0 - truth_N).cumsum(0)
         slope_N = torch.where(truth_N > 0, 1.0 / union_N, left_N / (union_N * (union_N - 1.0).clamp_min(1.0)))
-    return error_N @ slope_N
+    return (error_N * slope_N).sum()  # added in pairs: a dot product would lose digits over a million pixels
 
 
 def _borders(target_BHW: Tensor, ignore: int) -> Tensor:
