@@ -73,6 +73,18 @@ def sgd(folder: Path, data: Path) -> None:
     )  # other random weights: rank 0's are taken
 
 
+def streamed(folder: Path, data: Path) -> None:
+    """The same images as parquet, of which each process reads row groups of its own."""
+    more = (
+        "train.steps=8",
+        "train.sync_batch_norm=true",
+        "data.stream=true",
+        "data.shuffle_buffer=4",
+        "eval.every=4",
+    )
+    train("streamed", folder, folder.parent / "shards", *SGD, *more, network=Small())
+
+
 def adamw(folder: Path, data: Path) -> None:
     train("adamw", folder, data, "train.steps=50", "train.sync_batch_norm=true", network=Small())
 

@@ -46,8 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     root = tmp_path_factory.mktemp("processes")
     write_many(root / "many", data)
     (root / "out").mkdir()
-    cases = ("1:sgd 2:sgd 1:adamw 2:adamw 1:whole 1:parts 2:parts 2:plain 1:score 2:score 3:score 2:scaler "
-             "2:killed 2:silent 2:broken 2:taken 2:elsewhere")  # fmt: skip
+    write_shards(root / "shards", data)
+    cases = ("1:sgd 2:sgd 1:streamed 2:streamed 1:adamw 2:adamw 1:whole 1:parts 2:parts 2:plain 1:score "
+             "2:score 3:score 2:scaler 2:killed 2:silent 2:broken 2:taken 2:elsewhere")  # fmt: skip
     ran = run_ranks(root / "out", data, *cases.split())
     assert ran.returncode == 0, ran.stderr
     return root / "out"
@@ -61,6 +62,23 @@ def write_many(root: Path, data: Path) -> None:
         for number in range(101):
             part = np.roll(whole, number, axis=1)[: 30 + number % 3, : 40 - number % 2]
             Image.fromarray(part).save(root / "val" / kind / f"{number:03d}.png")
+
+
+def write_shards(root: Path, data: Path) -> None:
+    """The same images as parquet, in row groups of two."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root.mkdir()
+    for split in ("train", "val"):
+        cells = {
+            column: [
+                {"bytes": file.read_bytes(), "path": None} for file in sorted((data / split / kind).iterdir())
+            ]
+            for column, kind in (("image", "images"), ("label", "masks"))
+        }
+        pq.write_table(pa.table(cells), root / f"{split}.parquet", row_group_size=2)
+    (root / "id2label.json").write_text(json.dumps({"0": "field", "1": "box", "2": "sky"}))
 
 
 def run_ranks(folder: Path, data: Path, *cases: str) -> "subprocess.CompletedProcess[str]":
@@ -108,6 +126,15 @@ def test_two_processes_reach_the_weights_of_one(folder: Path, file: str) -> None
     one, two = (tensors(finished(folder, case), file) for case in ("sgd-1", "sgd-2"))
     assert "decode_head.batch_norm.running_var" in one
     assert largest_difference(two, one) < 1e-5
+
+
+def test_two_processes_that_stream_reach_the_weights_of_one(folder: Path) -> None:
+    one, two = finished(folder, "streamed-1"), finished(folder, "streamed-2")
+    assert largest_difference(tensors(two), tensors(one)) < 1e-5
+    scores = [[entry["miou"] for entry in run.history("eval")] for run in (one, two)]
+    assert len(scores[0]) == 2
+    assert np.allclose(*scores, atol=1e-3)
+    assert "stream: 8 samples in 4 row groups, read in 2 lanes" in "".join(said(folder, "streamed-2"))
 
 
 def test_with_adamw_losses_and_logits_agree(folder: Path) -> None:

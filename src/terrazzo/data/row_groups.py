@@ -43,7 +43,7 @@ class ParquetFile:
     footer: Any
     """pyarrow.parquet.FileMetaData"""
 
-    @property
+    @cached_property
     def rows(self) -> list[int]:
         """The rows of each row group."""
         return [self.footer.row_group(number).num_rows for number in range(self.footer.num_row_groups)]

@@ -10,6 +10,7 @@ images are called by their row, and the fingerprint is made of the footers and o
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -105,10 +106,16 @@ class StreamedRecords:
         """features: of both columns, as `datasets` has them. mask_column: None for a split without masks."""
         self.files, self.image_column, self.mask_column = tuple(files), image_column, mask_column
         self._features = dict(features)
-        every = [(file, group, rows) for file in files for group, rows in enumerate(file.rows) if rows]
-        self._shards = [(file, group) for file, group, _ in every]
-        self._starts = np.cumsum([0, *(rows for _, _, rows in every)])
-        self._in_file = [sum(file.rows[:group]) for file, group, _ in every]
+        self._shards, self._in_file, sizes = [], [], []
+        for file in files:
+            for group, (rows, before) in enumerate(
+                zip(file.rows, accumulate(file.rows, initial=0), strict=False)
+            ):
+                if rows:
+                    self._shards.append((file, group))
+                    self._in_file.append(before)
+                    sizes.append(rows)
+        self._starts = np.cumsum([0, *sizes])
         self._both, self._masks = self._held(False), self._held(True)
 
     @cached_property
@@ -156,7 +163,10 @@ class StreamedRecords:
 
     def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
         """Return one sha256 (hex) per row, of its place and of what is known of its file; no image is read."""
-        return [self._hash(index) for index in indices]
+        first = [before - int(start) for before, start in zip(self._in_file, self._starts[:-1], strict=True)]
+        shards = self.shard_of.tolist()
+        places = ((self._shards[shards[index]][0].digest, index + first[shards[index]]) for index in indices)
+        return [hashlib.sha256(f"{digest} {row}".encode()).hexdigest() for digest, row in places]
 
     def cell(self, index: int, *, mask: bool = False) -> bytes | NDArray[Any]:
         """Return what the table holds for the image or the mask: encoded bytes, or a plain array."""
@@ -193,11 +203,6 @@ class StreamedRecords:
         """The row group of a row, and its place there."""
         shard = int(np.searchsorted(self._starts, index, side="right")) - 1
         return shard, index - int(self._starts[shard])
-
-    def _hash(self, index: int) -> str:
-        shard, row = self._at(index)
-        file = self._shards[shard][0]
-        return hashlib.sha256(f"{file.digest} {self._in_file[shard] + row}".encode()).hexdigest()
 
 
 def _fetch(shards: Sequence[tuple[ParquetFile, int]], columns: Sequence[str], shard: int) -> Any:
