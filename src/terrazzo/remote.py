@@ -58,6 +58,18 @@ class Facts:
     """What changes with its content: an ETag, a git blob, a checksum; "" where the place has no such thing."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A file in a listing."""
+
+    url: str
+    """Where it lies."""
+    below: str
+    """Its path below the folder that was listed, or below the fixed part of a glob; "/" between folders."""
+    facts: Facts
+    """What the listing says of it."""
+
+
 def is_url(name: object) -> TypeGuard[str]:
     """True for what begins with a protocol, such as "s3://bucket/folder"; False for paths."""
     return isinstance(name, str) and URL.match(name) is not None
@@ -103,24 +115,40 @@ def exists(url: str) -> bool:
     return bool(_patiently(url, lambda: files.exists(path)))
 
 
-def files_below(url: str) -> dict[str, Facts]:
-    """Return the URLs of all files in a folder and below it, sorted, and what the place says of each."""
+def files_below(url: str) -> list[Found]:
+    """Return all files in a folder and below it, sorted."""
     files, path = _open(url)
-    found: dict[str, Any] = _patiently(url, lambda: files.find(path, detail=True))
-    return dict(sorted((_as_url(files, one, url), _facts(about)) for one, about in found.items()))
+    listed: dict[str, Any] = _patiently(url, lambda: files.find(path, detail=True))
+    return [_found(files, one, url, path, about) for one, about in sorted(listed.items())]
 
 
-def matches(pattern: str) -> list[str]:
-    """Return the URLs of the files that a glob such as "s3://bucket/day/**/*.jpg" names, sorted."""
+def matches(pattern: str) -> list[Found]:
+    """Return the files that a glob such as "s3://bucket/day/**/*.jpg" names, sorted."""
     files, path = _open(pattern)
-    found: dict[str, Any] = _patiently(pattern, lambda: files.glob(path, detail=True))
-    return sorted(_as_url(files, one, pattern) for one, about in found.items() if about.get("type") == "file")
+    listed: dict[str, Any] = _patiently(pattern, lambda: files.glob(path, detail=True))
+    fixed = re.split(r"[*?\[]", path, maxsplit=1)[0].rpartition("/")[0]
+    return [
+        _found(files, one, pattern, fixed, about)
+        for one, about in sorted(listed.items())
+        if about.get("type") == "file"
+    ]
 
 
-def below(url: str, folder: str) -> str:
-    """Return the path of a file below the folder it was found in, with "/" between folders."""
-    inner, outer = _open(url)[1], _open(folder)[1].rstrip("/")
-    return inner.removeprefix(outer).lstrip("/")
+def join(folder: str, below: str) -> str:
+    """Return the URL of what lies at a path below a folder."""
+    inner, chained, outer = folder.partition("::")
+    return (
+        f"{inner.rstrip('/')}/{below}{chained}{outer}"
+        if path_of(folder).strip("/")
+        else f"{inner}{below}{chained}{outer}"
+    )
+
+
+def parent(url: str) -> str:
+    """Return the URL of the folder that a file lies in."""
+    inner, chained, outer = url.partition("::")
+    protocol, _, path = inner.partition("://")
+    return f"{protocol}://{path.rpartition('/')[0]}{chained}{outer}"
 
 
 def path_of(url: str) -> str:
@@ -140,6 +168,10 @@ def _facts(info: Mapping[str, Any]) -> Facts:
     identity = lfs.get("sha256") if isinstance(lfs, dict) else None
     identity = identity or next((info[name] for name in IDENTITY if info.get(name)), "")
     return Facts(int(info.get("size") or 0), str(identity))
+
+
+def _found(files: Any, path: str, like: str, folder: str, about: Mapping[str, Any]) -> Found:
+    return Found(_as_url(files, path, like), path.removeprefix(folder.rstrip("/")).lstrip("/"), _facts(about))
 
 
 # -- protocols -----------------------------------------------------------------------------------------------------

@@ -89,27 +89,26 @@ def _expand_url(url: str) -> Iterator[tuple[str, PurePath, Path]]:
         own = name.with_name(f"{name.stem}-{asked}{name.suffix}") if asked else name
         yield url, PurePath(own.name), Path("https:", own)
     elif glob.has_magic(path):
-        folder = url.replace(path, "/".join(_fixed_part(PurePosixPath(path))), 1)
-        yield from _named_urls(remote.matches(url), folder, f"No image matches {url}.")
+        yield from _named_urls(remote.matches(url), f"No image matches {url}.")
     elif _is_image(PurePosixPath(path)):
         yield url, PurePath(PurePosixPath(path).name), Path(url)
     elif remote.is_folder(url):
-        yield from _named_urls(list(remote.files_below(url)), url, f"There are no images in {url}.")
+        yield from _named_urls(remote.files_below(url), f"There are no images in {url}.")
     elif remote.exists(url):
         yield url, PurePath(PurePosixPath(path).name), Path(url)
     else:
         raise MissingPathError(f"There is no image, folder or glob {url}.")
 
 
-def _named_urls(files: Sequence[str], folder: str, if_none: str) -> Iterator[tuple[str, PurePath, Path]]:
-    pairs = [(file, PurePosixPath(remote.below(file, folder))) for file in files]
-    images = [(file, below) for file, below in pairs if _is_image(below) and not _is_hidden(below)]
+def _named_urls(files: Sequence[remote.Found], if_none: str) -> Iterator[tuple[str, PurePath, Path]]:
+    pairs = [(file.url, PurePosixPath(file.below)) for file in files]
+    images = [(url, below) for url, below in pairs if _is_image(below) and not _is_hidden(below)]
     if not images:
         raise UsageError(
             if_none, found=f"{len(files)} other files" if files else "nothing", expected=_suffixes()
         )
-    for file, below in images:
-        yield file, PurePath(below), Path(file)
+    for url, below in images:
+        yield url, PurePath(below), Path(url)
 
 
 def _expand_glob(pattern: str, barred: Path | None) -> Iterator[tuple[Path, PurePath]]:

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -569,6 +570,16 @@ def test_a_folder_elsewhere_is_the_same_data_set(boxes: Path, far_boxes: str) ->
         errors.DatasetFormatError, match="1 files in memory://bucket/boxes/val have no partner"
     ):
         tz.open_dataset(far_boxes)
+
+
+def test_a_data_set_in_an_archive_is_the_same(boxes: Path, shelf: Path, tmp_path: Path) -> None:
+    for folder in (boxes, shelf):
+        archive = shutil.make_archive(str(tmp_path / folder.name), "zip", folder.parent, folder.name)
+        here = tz.open_dataset(folder)
+        assert_same_samples(here, tz.open_dataset(f"zip://{folder.name}::{archive}"))
+        inside = shutil.make_archive(str(tmp_path / "inside"), "zip", folder)
+        assert_same_samples(here, tz.open_dataset(f"zip://::{inside}"))
+    assert len(tz.open_dataset(f"zip://train-0.parquet::{inside}")["train"]) == 10  # of 13, three set aside
 
 
 def test_images_elsewhere_are_predicted_to_a_folder_here(far_boxes: str, boxes: Path, tmp_path: Path) -> None:

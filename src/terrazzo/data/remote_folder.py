@@ -24,7 +24,7 @@ def open_remote_folder(
     url: str, listing: Mapping[str, remote.Facts], *, keep_void: bool = False, split_manifest: Any = None
 ) -> dataset.Dataset:
     """Return the Dataset in a folder at a URL; listing: what lies there, by the path below it."""
-    about = _description(f"{url}/{description.FILE}")
+    about = _description(remote.join(url, description.FILE))
     folders = about.splits or _split_folders(listing)
     if not all(isinstance(folder, str) for folder in folders.values()):
         raise DatasetFormatError(
@@ -63,7 +63,7 @@ class RemoteRecords(FolderRecords):
 
     def where(self, index: int, *, mask: bool = False) -> str:
         """Return the URL of the image or of its mask."""
-        return f"{self.root}/{(self.mask_paths if mask else self.image_paths)[index]}"
+        return remote.join(self.root, (self.mask_paths if mask else self.image_paths)[index])
 
     def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
         """Return one sha256 (hex) per pair, over what the place says of both files; none is read."""

@@ -49,12 +49,12 @@ def open_url(url: str, *, keep_void: bool = False, split_manifest: Any = None) -
     """Return the Dataset at a URL: a parquet file, a folder of them, or a folder that holds dataset.json and images."""
     url = url.rstrip("/")
     if PurePosixPath(remote.path_of(url)).suffix.lower() == ".parquet":
-        files, folder = {"": [url]}, url.rpartition("/")[0]
+        files, folder = {"": [url]}, remote.parent(url)
     else:
-        listing = {remote.below(one, url): about for one, about in remote.files_below(url).items()}
+        listing = {file.below: file.facts for file in remote.files_below(url)}
         if description.FILE in listing:
             return open_remote_folder(url, listing, keep_void=keep_void, split_manifest=split_manifest)
-        inside = {below: f"{url}/{below}" for below in listing if below.lower().endswith(".parquet")}
+        inside = {below: remote.join(url, below) for below in listing if below.lower().endswith(".parquet")}
         if not inside:
             raise DatasetFormatError(
                 f"There is no data set in {url}.",
@@ -313,8 +313,8 @@ def _all_empty(files: Sequence[ParquetFile], column: str) -> bool:
 
 def _names_at(folder: str) -> str | None:
     """The URL of the file that names classes: beside the parquet files, or above data/."""
-    folders = [folder, folder.rpartition("/")[0]] if folder.endswith("/data") else [folder]
-    places = [f"{one}/{name}" for one in folders for name in class_names.FILES]
+    folders = [folder, folder.removesuffix("/data")] if folder.endswith("/data") else [folder]
+    places = [remote.join(one, name) for one in folders for name in class_names.FILES]
     try:
         return next((place for place in places if remote.exists(place)), None)
     except UnreadableFileError:  # a bucket may be read without being looked into
