@@ -119,7 +119,7 @@ def command_lines(text: str) -> Iterator[str]:
     for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             call = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
-            if call.startswith("terrazzo "):
+            if re.match(r"terrazzo [-a-z]", call):  # and no line of measurements
                 yield call.partition(" > ")[0]
 
 

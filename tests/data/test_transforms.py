@@ -331,3 +331,35 @@ def test_other_than_rgb_gets_brightness_and_contrast_alone() -> None:
         np.testing.assert_allclose(matrix[:, :5], np.eye(5) * matrix[0, 0])
         assert (matrix[:, 5] == matrix[0, 5]).all()
         assert abs(matrix[0, 0] - 1) <= 0.5
+
+
+def mmsegmentations(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Its photometric distortion of one colour: clipped after every change, hue and saturation in HSV, 0-1."""
+    happens, contrast_first = rng.random(4) < 0.5, rng.random() < 0.5
+    brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4)
+    contrast = 1 + 0.5 * contrast if happens[1] else 1.0
+    if happens[0]:
+        colour = np.clip(colour + brightness * 32 / 255, 0, 1)
+    if contrast_first:
+        colour = np.clip(colour * contrast, 0, 1)
+    h, s, v = colorsys.rgb_to_hsv(*colour)
+    s = min(s * (1 + 0.5 * saturation), 1.0) if happens[2] else s
+    h = (h + hue * 18 / 180) % 1 if happens[3] else h
+    colour = np.array(colorsys.hsv_to_rgb(h, s, v))
+    return colour if contrast_first else np.clip(colour * contrast, 0, 1)
+
+
+def test_composed_colours_move_as_far_as_mmsegmentations() -> None:
+    config = DataConfig(brightness=32 / 255, contrast=0.5, saturation=0.5, hue=0.1, color_probability=0.5)
+    street = np.clip(np.random.default_rng(2).normal(0.3, 0.18, (3000, 3)), 0, 1)
+    for colours in (np.random.default_rng(1).random((3000, 3)), street):
+        ours, theirs = np.empty_like(colours), np.empty_like(colours)
+        for number, colour in enumerate(colours):
+            matrix = colour_matrix(config, 3, np.random.default_rng([0, number]))
+            ours[number] = np.clip(matrix @ [*colour, 1.0], 0, 1) - colour
+            theirs[number] = mmsegmentations(colour, np.random.default_rng([1, number])) - colour
+        assert np.abs(ours).mean() == pytest.approx(
+            np.abs(theirs).mean(), rel=0.1
+        )  # measured: 0.096 to 0.100
+        assert ours.std() == pytest.approx(theirs.std(), rel=0.1)
+        assert abs(ours.mean() - theirs.mean()) < 0.01
