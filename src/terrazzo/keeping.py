@@ -80,18 +80,18 @@ class Keeper:
             self.save(step)
             with self.processes.agreed():
                 if isinstance(problem, UnreachableError):
-                    raise self._told_how_to_go_on(problem, step) from problem
+                    raise self._told_how_to_go_on(problem) from problem
                 if problem is not None:
                     raise problem
         if stopped:
             self.job.run.stopped_by = received or signal.SIGTERM
         return total, stopped > 0
 
-    def _told_how_to_go_on(self, problem: UnreachableError, step: int) -> UnreachableError:
+    def _told_how_to_go_on(self, problem: UnreachableError) -> UnreachableError:
         return UnreachableError(
             problem.what,
             found=problem.found,
-            hint=f"The run is saved at step {step}. When the place answers again:",
+            hint=f"The run is saved at step {self.saved_step}. When the place answers again:",
             command=f"terrazzo train --resume {self.job.run.path}",
         )
 
@@ -156,9 +156,11 @@ class Keeper:
         try:
             with self.average.applied(self.network) if self.average is not None else nullcontext():
                 yield
-        except Exception:
+        except Exception as error:
             if self.processes.world == 1:  # several would have to agree
                 self.save(done)
+            if isinstance(error, UnreachableError):
+                raise self._told_how_to_go_on(error) from error
             raise
         self.job.is_looking = False
 

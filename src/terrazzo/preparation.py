@@ -229,6 +229,8 @@ def _job(
     opened = open_dataset(
         source, keep_void=chosen.data.keep_void, stream=chosen.data.stream, split_manifest=manifest
     )
+    if not chosen.data.stream and any(one.shard_of is not None for one in opened.splits.values()):
+        chosen = replace(chosen, data=replace(chosen.data, stream=True))  # opened so; to be found again so
     dataset = opened.merged(chosen.data.merge)
     if fold is not None and resumed is None:
         dataset = folded(dataset, fold)
