@@ -123,6 +123,7 @@ def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(sample.mask).save(folder / "labels" / f"{number:04d}.png")
         for name in ("photos", "new-photos"):
             Image.fromarray(sample.image).save(folder / name / f"{number:04d}.jpg", quality=95)
+    write_their_checkpoint(folder / "fcn_r18-d8.pth")
     (folder / "photos" / "street.jpg").symlink_to("0001.jpg")
     Image.fromarray(scenes(1, size_hw=(100, 150))[0].image).save(folder / "large" / "aerial.png")
     shutil.copytree(folder / "labels", folder / "hub-labels")
@@ -135,6 +136,29 @@ def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     table.save_to_disk(str(folder / "hub"))
     (folder / "hub" / "id2label.json").write_text(json.dumps(dict(enumerate(SIDEWALK.split()))))
     return folder
+
+
+def write_their_checkpoint(path: Path) -> None:
+    """A checkpoint as MMSegmentation 1.x writes them: an FCN on ResNet-18 for scenes, random weights, its names."""
+    import torch
+
+    from terrazzo.nn import ModelConfig, build
+
+    network = build(ModelConfig("fcn", backbone="resnet18_v1c"), num_classes=len(SCENE_CLASSES))
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        part, _, rest = name.replace("classifier", "conv_seg").partition(".")
+        part = {"head": "decode_head", "auxiliary": "auxiliary_head"}.get(part, part)
+        tensors[f"{part}.{rest}"] = tensor
+    config = (
+        "model = dict(type='EncoderDecoder', backbone=dict(type='ResNetV1c', depth=18, strides=(1, 2, 1, 1),"
+    )
+    config += (
+        " dilations=(1, 1, 2, 4), contract_dilation=True), decode_head=dict(type='FCNHead', in_index=3),"
+    )
+    config += " test_cfg=dict(mode='whole'))"
+    about = {"classes": SCENE_CLASSES.names, "palette": [list(color) for color in SCENE_CLASSES.colors]}
+    torch.save({"meta": {"cfg": config, "dataset_meta": about}, "state_dict": tensors}, path)
 
 
 @pytest.fixture

@@ -208,7 +208,7 @@ class Predictor:
         if self.looks != [PLAIN]:
             views = self._views([image], self.looks)[0]
             return np.concatenate([band.logits for band in self._mean_bands(seen_hw, views)], axis=1)
-        resized = resize_image(image, seen_hw)
+        resized = self._resized(image, seen_hw)
         if self.eval.inference == "whole":
             return self._score([resized])[0]
         return self._blend(resized).rows(0, resized.shape[0])
@@ -295,11 +295,13 @@ class Predictor:
         """The image as the network gets it."""
         height, width = resized_hw((image.shape[0], image.shape[1]), self.data)
         scaled_hw = max(1, int(height * look.scale + 0.5)), max(1, int(width * look.scale + 0.5))
-        if self.data.resize == "sides" and scaled_hw != image.shape[:2]:
-            resized = plain_resize(image, scaled_hw)  # as those saw images who trained networks so
-        else:
-            resized = resize_image(image, scaled_hw)
+        resized = self._resized(image, scaled_hw)
         return resized[:, ::-1] if look.is_mirrored else resized  # a view: nothing is copied
+
+    def _resized(self, image: Image, size_hw: tuple[int, int]) -> Image:
+        if self.data.resize == "sides" and size_hw != image.shape[:2]:
+            return plain_resize(image, size_hw)  # as those saw images who trained networks so
+        return resize_image(image, size_hw)
 
     def _window_bands(self, height: int, resized: Image) -> Iterator[Band]:
         """Bands of the original image's `height` rows, from windows over the `resized` image."""

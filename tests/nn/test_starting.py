@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from terrazzo.classes import Classes
 from terrazzo.errors import UnknownNameError, WeightsError
 from terrazzo.nn import published
+from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.nn.segmenter import Segmenter, assemble
 from terrazzo.nn.starting import license_of, load_pretrained
+from terrazzo.nn.weights import read_model, save_model
 
 THREE = Classes(("a", "b", "c"))
 HEAD = {"channels": 4, "in_index": 3, "num_convs": 1, "concat_input": False}
@@ -184,3 +186,42 @@ def test_more_channels_spread_the_first_convolution(host: Path):
     assert "first convolution spread from 3 to 4 channels" in report
     source = small(seed=7).backbone.stem[0].weight
     assert torch.allclose(network.backbone.stem[0].weight.sum(1), source.sum(1), atol=1e-5)
+
+
+def test_the_encoder_of_a_segformer_starts_openmmlabs_form_of_it(tmp_path: Path):
+    """As nvidia/mit-b0 lies on the Hub, for the network whose head is theirs."""
+    torch.manual_seed(0)
+    size = Size((1, 1, 1, 1), (8, 16, 24, 32), 24, num_heads=(1, 2, 3, 4))
+    segformer = SegFormer(size, 3, mean=(0.5,) * 3, std=(0.5,) * 3)
+    save_model(tmp_path, segformer, classes=THREE, preprocessing={})
+    fields = ("depths", "hidden_sizes", "num_heads", "reductions", "mlp_ratios", "patch_sizes", "strides")
+    backbone = {
+        "kind": "mit",
+        **{field: list(getattr(size, field)) for field in fields},
+        "norm_eps": 1e-6,
+        "drop_path": 0.0,
+    }
+    spec = {"architecture": "segformer-conv", "backbone": backbone, "head": {"channels": 4}, "auxiliary": None,
+            "dropout": 0.0, "align_corners": False}  # fmt: skip
+    network = assemble(spec, num_classes=3)
+    report = load_pretrained(network, tmp_path, classes=THREE)
+    assert report.startswith(f"{tmp_path}: loaded the backbone; the head starts from random weights")
+    theirs = segformer.backbone.state_dict()
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in network.backbone.state_dict().items())
+
+
+class Own(torch.nn.Module):
+    """Parts are called as others call theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.ModuleDict({"layers": torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))})
+        self.decode_head = torch.nn.Conv2d(4, 3, 1)
+
+
+def test_names_of_a_network_of_ones_own_stay(tmp_path: Path):
+    torch.manual_seed(0)
+    own, other = Own(), Own()
+    save_model(tmp_path, own, classes=THREE, preprocessing={})
+    read_model(tmp_path, network=other)
+    assert all(torch.equal(tensor, own.state_dict()[name]) for name, tensor in other.state_dict().items())

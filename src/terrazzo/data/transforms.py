@@ -34,7 +34,8 @@ class DataConfig:
     resize: Literal["original", "short", "fit", "sides", "exact"] = "original"
     """Size at which the network sees an image: as it is; shorter side = the smaller of resize_hw; as large as fits
     inside resize_hw at its own ratio; sides: the same for upright and lying images, the longer side in the larger of
-    resize_hw; or exactly resize_hw. The same in training, evaluation and prediction."""
+    resize_hw, and in evaluation and prediction without antialiasing, as OpenCV does it; or exactly resize_hw. The same
+    size in training, evaluation and prediction."""
     resize_hw: tuple[int, int] = (512, 512)
     """Height and width that `resize` aims at."""
     crop_hw: tuple[int, int] = (512, 512)

@@ -505,9 +505,10 @@ def our_names(tensors: Tensors) -> dict[str, Tensor]:
         tensors = {
             f"backbone.{_stem_name(name) if is_deep else name}": tensor for name, tensor in tensors.items()
         }
+    is_mit = STEMS[2] in tensors
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if name.startswith("backbone.layers."):
+        if is_mit and name.startswith("backbone.layers."):
             found.update(_mit_names(name.removeprefix("backbone.layers."), tensor))
             continue
         part, _, rest = name.partition(".")

@@ -117,7 +117,8 @@ def read_model(
             found=f"config={config}",
             expected="a config beside a checkpoint file alone",
         )
-    found = read_source(source)
+    is_own_file = network is not None and path.is_file()  # whose tensors are called as the network calls them
+    found = Found(str(source), read_tensors(path), None, None, {}) if is_own_file else read_source(source)
     said: tuple[str, ...] = ()
     if network is None:
         network, said = _build(found)
@@ -183,7 +184,8 @@ def read_source(source: str | PathLike[str]) -> Found:
             command="pip install --upgrade terrazzo",
         )
     tensors = read_tensors(folder)
-    if "spec" not in ours.get("network", {}):  # which is saved under the names it has
+    is_ours = "spec" in ours.get("network", {}) or ("network" in ours and config is None)
+    if not is_ours:  # ours, and one's own, are saved under the names they have
         tensors = _under_our_names(tensors)
     return Found(where, tensors, config, processor, ours)
 
