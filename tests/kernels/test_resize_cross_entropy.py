@@ -267,7 +267,7 @@ def test_the_hardest_pixels_are_chosen_image_by_image_as_the_reference_does(
     target = random_target((3, 16, 24), 5)
     target[1, 2:] = IGNORE
     logits = torch.randn(3, 5, *logits_hw, generator=torch.Generator().manual_seed(3)) * 2
-    weight, pixel_weight = torch.tensor([1.0, 0.5, 2.0, 0.0, 3.0]), torch.rand(target.shape)
+    weight = torch.tensor([1.0, 0.5, 2.0, 0.0, 3.0])
     for hardest in (Hardest(0.7, 0), Hardest(0.1, 100), Hardest(0.0, 17), Hardest(0.3, 10**6)):
         assert_equal(logits, target, hardest=hardest, align_corners=corners_meet)
         assert_equal(
@@ -276,7 +276,6 @@ def test_the_hardest_pixels_are_chosen_image_by_image_as_the_reference_does(
             hardest=hardest,
             weight_K=weight,
             label_smoothing=0.1,
-            pixel_weight_BHW=pixel_weight,
             align_corners=corners_meet,
         )
 

@@ -47,6 +47,7 @@ def loss_of_rows(
     start: int,
     stop: int,
     tile: int,
+    limit: np.float32,
     losses: Floats,
     grad: Floats,
     edge: Floats,
@@ -57,7 +58,8 @@ def loss_of_rows(
     weights: (K,). smooth: the share of a pixel spread over all classes.
     top_of, bottom_of, down, and left_of, right_of, across: the taps of rows and columns, the columns in the order they
     are visited, which column_of gives; is_phased: that order is phase by phase, and a tile is a few whole phases.
-    Writes the loss of each labelled pixel, neither weighted nor smoothed, to losses (H, W) where that has rows.
+    Where losses (H, W) has rows, writes the loss of each labelled pixel there, neither weighted nor smoothed, and
+    leaves out the pixels whose loss is below limit.
     Adds the gradient to grad (K, h, w) where that has any classes; what belongs to the last source row, which the rows
     from `stop` on share, goes to edge (K, 1, w).
     """
@@ -99,6 +101,10 @@ def loss_of_rows(
             if found <= 0:
                 continue
             _softmax(upper, lower, down[y], size, peak, total, powers)
+            if len(losses) > 0:
+                _drop_easy(
+                    upper, lower, down[y], columns, limit, peak, total, label, valid, weight, losses[y]
+                )
             _add_loss(
                 upper,
                 lower,
@@ -114,8 +120,6 @@ def loss_of_rows(
                 spare,
                 sums,
             )
-            if len(losses) > 0:
-                _note_losses(upper, lower, down[y], label, valid, peak, log_total, columns, losses[y])
             if wants_grad:
                 _add_grad(
                     powers,
@@ -285,23 +289,32 @@ def _add_loss(
 
 
 @kernel(fastmath=ELEMENTWISE)
-def _note_losses(
+def _drop_easy(
     upper: Floats,
     lower: Floats,
     share: np.float32,
+    columns: Places,
+    limit: np.float32,
+    peak: Floats,
+    total: Floats,
     label: Places,
     valid: Floats,
-    peak: Floats,
-    log_total: Floats,
-    columns: Places,
+    weight: Floats,
     losses: Floats,
 ) -> None:
-    """Write minus the log of the true class's probability to its column of losses (W,); ignored pixels stay."""
+    """Write minus the log of the true class's probability to losses (W,), and let a pixel below limit weigh nothing.
+
+    Ignored pixels of losses stay as they are. A loss that is NaN is not below anything.
+    """
     rest = ONE - share
     for x in range(len(columns)):
         if valid[x] > 0:
             logit = upper[label[x], x] * rest + lower[label[x], x] * share
-            losses[columns[x]] = peak[x] - logit + log_total[x]
+            loss = peak[x] - logit + _log(total[x])
+            losses[columns[x]] = loss
+            if loss < limit:
+                valid[x] = 0
+                weight[x] = 0
 
 
 @kernel(fastmath=ELEMENTWISE)

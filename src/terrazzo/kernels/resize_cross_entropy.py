@@ -6,8 +6,8 @@ live in a few K x T floats, and the gradient flows back into the two rows (the a
 left. Where the target's width is a whole multiple of the logits', columns are visited phase by phase, so that
 stretching needs neither gather nor scatter. The loops are in `cross_entropy_rows.py`.
 
-The same loops give the loss of every pixel, H x W floats, from which the hardest are chosen: then there are two passes,
-the first without gradients.
+The same loops note the loss of every pixel, H x W floats, where only the hardest are to count. Those above a threshold
+are known on the spot; where an image has too few of them, a second pass takes the limit that the first one found.
 
 The work is cut by shapes alone and partial sums are added in order: the result does not depend on the thread count.
 """
@@ -63,7 +63,8 @@ def resize_cross_entropy(
     corners that meet, and computed in float32. target_BHW: class ids and ignore, of any integer dtype.
     weight_K, label_smoothing: as in torch.nn.functional.cross_entropy with reduction="sum".
     pixel_weight_BHW: float32, at least 0, by which each pixel's loss is multiplied as well.
-    hardest: leave out the easy pixels of each image, chosen by the loss before weights and smoothing.
+    hardest: leave out the easy pixels of each image, chosen by the loss before class weights and smoothing;
+    not together with pixel weights.
     On the CPU the gradient is computed on the way, when one is wanted, and held at the logits' size; the loss is within
     1e-6 and gradients within 1e-5 of torch's. Ids outside the classes are a MaskValueError there.
     Elsewhere, for float64, and without numba, the reference answers.
@@ -72,6 +73,7 @@ def resize_cross_entropy(
     assert target_BHW.ndim == 3, f"target (B, H, W), not {tuple(target_BHW.shape)}"
     assert len(logits_BKhw) == len(target_BHW), f"{len(logits_BKhw)} logits for {len(target_BHW)} targets"
     assert pixel_weight_BHW is None or pixel_weight_BHW.shape == target_BHW.shape, "a weight for every pixel"
+    assert pixel_weight_BHW is None or hardest is None, "of weighted pixels none are chosen"
     on_cpu = logits_BKhw.device.type == "cpu" and logits_BKhw.dtype in (
         torch.float32,
         torch.bfloat16,
@@ -131,16 +133,21 @@ def hardest_pixels(loss_BHW: Tensor, is_labelled_BHW: Tensor, hardest: Hardest) 
     loss_BHW: minus the log of the true class's probability; what stands at other pixels is no matter. Of equal losses
     all or none count, so that there may be more than `min_kept`. A loss that is NaN counts: it must be seen.
     """
+    return is_labelled_BHW & ~(loss_BHW < _limits(loss_BHW, is_labelled_BHW, hardest)[:, None, None])
+
+
+def _limits(loss_BHW: Tensor, is_labelled_BHW: Tensor, hardest: Hardest) -> Tensor:
+    """The least loss that counts in each image (B,): the threshold's, or lower where too few pixels reach that."""
     loss_BN = loss_BHW.masked_fill(~is_labelled_BHW, -math.inf).flatten(1)
-    limit_B1 = loss_BN.new_full(
-        (len(loss_BN), 1), -math.log(hardest.threshold) if hardest.threshold else math.inf
-    )
+    limit_B = loss_BN.new_full((len(loss_BN),), _loss_at(hardest.threshold))
     kept = min(hardest.min_kept, loss_BN.shape[1])
-    if kept:
-        limit_B1 = torch.minimum(
-            limit_B1, loss_BN.kthvalue(loss_BN.shape[1] - kept + 1, dim=1, keepdim=True).values
-        )
-    return is_labelled_BHW & ~(loss_BN < limit_B1).unflatten(1, loss_BHW.shape[1:])
+    if not kept:
+        return limit_B
+    return torch.minimum(limit_B, loss_BN.kthvalue(loss_BN.shape[1] - kept + 1, dim=1).values)
+
+
+def _loss_at(probability: float) -> float:
+    return -math.log(probability) if probability else math.inf
 
 
 class _Settings(NamedTuple):
@@ -181,13 +188,11 @@ class _ResizeCrossEntropy(torch.autograd.Function):
         pixel_weights = (
             everywhere if pixel_weight_BHW is None else pixel_weight_BHW.detach().float().contiguous().numpy()
         )
-        if settings.hardest is not None:
-            losses = _losses(logits, target, settings)
-            chosen = hardest_pixels(torch.from_numpy(losses), torch.from_numpy(target) != settings.ignore,
-                                    settings.hardest).numpy()  # fmt: skip
-            pixel_weights = chosen.astype(np.float32) if pixel_weight_BHW is None else pixel_weights * chosen
         work = _Work(logits, target, pixel_weights, weights)
-        total, grad = _loss_and_grad(work, settings)
+        if settings.hardest is None:
+            total, grad = _loss_and_grad(work, settings)
+        else:
+            total, grad = _hardest_loss_and_grad(work, settings, settings.hardest)
         if settings.wants_grad:
             ctx.save_for_backward(torch.from_numpy(grad))
             ctx.dtype = logits_BKhw.dtype
@@ -213,19 +218,26 @@ class _Work(NamedTuple):
     """(K,)"""
 
 
-def _losses(logits: Floats, target: NDArray[np.int32], settings: _Settings) -> Floats:
-    """Return each labelled pixel's loss (B, H, W), neither weighted nor smoothed; other pixels hold anything."""
-    everywhere = np.empty((len(logits), 0, target.shape[2]), np.float32)
-    work = _Work(logits, target, everywhere, np.ones(logits.shape[1], np.float32))
-    losses = np.zeros(target.shape, np.float32)
-    _loss_and_grad(work, settings._replace(label_smoothing=0.0, wants_grad=False), losses)
-    return losses
+def _hardest_loss_and_grad(work: _Work, settings: _Settings, hardest: Hardest) -> tuple[float, Floats]:
+    """The same for the hardest pixels alone: in one pass where each image has enough above the threshold."""
+    losses = np.zeros(work.target.shape, np.float32)
+    limits = np.full(len(losses), _loss_at(hardest.threshold), np.float32)
+    found = _loss_and_grad(work, settings, losses, limits)
+    is_labelled = work.target != settings.ignore
+    kept = (is_labelled & ~(losses < limits[:, None, None])).sum((1, 2))
+    if (kept >= np.minimum(is_labelled.sum((1, 2)), hardest.min_kept)).all():
+        return found
+    limits = _limits(torch.from_numpy(losses), torch.from_numpy(is_labelled), hardest).numpy()
+    return _loss_and_grad(work, settings, losses, limits)
 
 
-def _loss_and_grad(work: _Work, settings: _Settings, losses: Floats | None = None) -> tuple[float, Floats]:
+def _loss_and_grad(
+    work: _Work, settings: _Settings, losses: Floats | None = None, limits: Floats | None = None
+) -> tuple[float, Floats]:
     """Return the loss and its gradient (B, K, h, w), the latter empty when it is not wanted.
 
-    losses: filled with the loss of each labelled pixel, before weights and smoothing.
+    losses (B, H, W): filled with the loss of each labelled pixel, before weights and smoothing. limits (B,): the pixels
+    whose loss is below are left out.
     """
     logits, target, pixel_weights, weights = work
     batch, num_classes, height, width = logits.shape
@@ -234,6 +246,7 @@ def _loss_and_grad(work: _Work, settings: _Settings, losses: Floats | None = Non
     grad = np.zeros(logits.shape if wants_grad else (batch, 0, 0, 0), np.float32)
     edges = np.zeros((batch, len(strips), num_classes if wants_grad else 0, 1, width), np.float32)
     losses = np.empty((batch, 0, target.shape[2]), np.float32) if losses is None else losses
+    limits = np.zeros(batch, np.float32) if limits is None else limits
     smooth = np.float32(settings.label_smoothing)
 
     def piece(at: tuple[int, int]) -> tuple[float, bool]:
@@ -251,6 +264,7 @@ def _loss_and_grad(work: _Work, settings: _Settings, losses: Floats | None = Non
             plan.is_phased,
             *strips[strip],
             plan.tile,
+            limits[image],
             losses[image],
             grad[image],
             edges[image, strip],

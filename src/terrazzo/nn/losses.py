@@ -9,10 +9,9 @@ gradient however the batch is split. The weight of a pixel is its class's weight
   sum of value times weight, divided by the weight of the batch, is a mean over its images. Over a batch they would be
   other losses, that depend on how the batch is cut.
 
-The first resize and the cross-entropies are one kernel (`kernels/resize_cross_entropy.py`), its reference where the
-average is over all pixels, so that sums are rounded as in MMSegmentation; the other terms hold the
-resized logits. The formulas are in `loss_terms.py`. torch is imported where it is needed, so that a recipe can be read
-without it.
+Resize and cross-entropy are one kernel (`kernels/resize_cross_entropy.py`), its reference where the average is over all
+pixels, so that sums are rounded as in MMSegmentation; the other terms hold the resized logits. Their formulas are in
+`loss_terms.py`. torch is imported where it is needed, so that a recipe can be read without it.
 
 Shapes: B batch, K classes, h w height and width of the logits, H W of the target.
 """
