@@ -1,6 +1,7 @@
 """One number for two classes is the same model in other words: torch's sigmoid and binary cross-entropy say so."""
 
 import copy
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terrazzo import checkpoint
 from terrazzo.classes import Classes
+from terrazzo.ema import MovingAverage
 from terrazzo.errors import RecipeError, UsageError
 from terrazzo.inference import Predictor
 from terrazzo.nn import MODELS, ModelConfig, build
@@ -20,7 +23,7 @@ from terrazzo.nn.segmenter import assemble
 from terrazzo.nn.specs import SPECS
 from terrazzo.nn.starting import load_pretrained
 from terrazzo.nn.two_classes import as_two_classes, narrowed, widened
-from terrazzo.nn.weights import load_tensors, read_model, save_model
+from terrazzo.nn.weights import load_tensors, read_model, read_tensors, save_model
 
 CLASSES = Classes(("background", "crack"))
 IGNORE = 255
@@ -166,3 +169,40 @@ def test_every_architecture_is_saved_as_two_classes(name: str) -> None:
     assert {key: tensor.shape for key, tensor in saved.items()} == {
         key: tensor.shape for key, tensor in two.state_dict().items()
     }
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_checkpoint_of_one_number_is_gone_on_from_to_the_last_bit(averaged: bool, tmp_path: Path) -> None:
+    def begun() -> tuple[nn.Module, torch.optim.Optimizer, MovingAverage | None]:
+        network = as_two_classes(narrow("segformer", 1)).train()
+        average = MovingAverage(network, 0.9) if averaged else None
+        return network, torch.optim.AdamW(network.parameters(), lr=0.1), average
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None) -> None:
+        torch.manual_seed(3)
+        image, mask = torch.rand(2, 3, 32, 32), torch.randint(0, 2, (2, 32, 32))
+        SegmentationLoss(LossConfig(), None, IGNORE)(as_output(network(image)), mask, weight=2048.0)[
+            "cross_entropy"
+        ].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if average is not None:
+            average.update(network)
+
+    network, optimizer, average = begun()
+    step(network, optimizer, average)
+    with average.applied(network) if average is not None else nullcontext():
+        save_model(tmp_path, network, classes=CLASSES, preprocessing={})
+    checkpoint.write_training_state(tmp_path, network, optimizer, average)
+    step(network, optimizer, average)
+
+    again, its_optimizer, its_average = begun()
+    tensors = read_tensors(tmp_path / "model.safetensors")
+    checkpoint.read_training_state(tmp_path, again, its_optimizer, its_average, tensors)
+    if its_average is not None:
+        its_average.updates = 1
+    step(again, its_optimizer, its_average)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    if average is not None and its_average is not None:
+        assert all(torch.equal(its_average.tensors[name], tensor) for name, tensor in average.tensors.items())
