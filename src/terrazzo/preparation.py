@@ -27,7 +27,7 @@ from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
 from terrazzo.evaluation import Loss
-from terrazzo.nn import build, starting, weights
+from terrazzo.nn import ModelConfig, build, starting, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.own_loss import OwnLoss
 from terrazzo.optim import Schedule, check_warmup, shortened_warmup
@@ -143,7 +143,7 @@ class Job:
             return 0
         with processes.agreed():
             state = read_state(folder)
-            tensors = weights.read_tensors(folder / "model.safetensors")
+            tensors = weights.model_tensors(folder, network)
             checkpoint.read_training_state(folder, network, optimizer, average, tensors)
             schedule.at(state["step"])
             scaler.load_state_dict(state["scaler"])
@@ -250,7 +250,7 @@ def _job(
     said += rare.said
     torch.manual_seed(chosen.train.seed)  # the initial weights
     built = network if network is not None else build(
-        chosen.model, num_classes=len(dataset.classes), channels=dataset.channels,
+        _placed(chosen.model, resumed), num_classes=len(dataset.classes), channels=dataset.channels,
         mean=dataset.mean, std=dataset.std)  # fmt: skip
     starts: list[str] = []
     if resumed is None and network is None:
@@ -531,6 +531,15 @@ def qualified_name(part: Any) -> str:
     """Return "module.Name" of a user's own network, loss or metric."""
     kind = part if hasattr(part, "__qualname__") else type(part)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _placed(model: ModelConfig, resumed: Run | None) -> ModelConfig:
+    """`model` as it is built: a run stands for its best checkpoint; a resumed network of transformers for itself."""
+    pretrained, init = (None if one is None else _model_folder(one) for one in (model.pretrained, model.init))
+    newest = resumed.newest() if resumed is not None and model.name == "huggingface" else None
+    if newest is not None:
+        pretrained = str(newest)  # what it started from may be gone
+    return replace(model, pretrained=pretrained, init=init)
 
 
 def _model_folder(source: str) -> str:

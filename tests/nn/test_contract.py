@@ -27,13 +27,20 @@ COMPUTED = {
     "pspnet": 8,
     "deeplabv3": 8,
     "deeplabv3plus": 4,
+    "upernet": 4,
+    "unet": 1,
+    "segformer-conv": 4,
 }  # name -> stride of its logits
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_builds_without_memory_and_knows_its_parts(name: str):
+def test_builds_without_memory_and_knows_its_parts(name: str, tmp_path: Path):
+    if name == "huggingface":  # tests/nn/test_huggingface.py holds it to the rest of the contract
+        pytest.importorskip("transformers")
+        (tmp_path / "config.json").write_text('{"model_type": "mobilevit"}')
+    config = ModelConfig(name, pretrained=str(tmp_path) if name == "huggingface" else None)
     with torch.device("meta"):
-        network = build(ModelConfig(name), num_classes=7, channels=4, mean=(0.5,) * 4, std=(0.2,) * 4)
+        network = build(config, num_classes=7, channels=4, mean=(0.5,) * 4, std=(0.2,) * 4)
     names = {parameter for parameter, _ in network.named_parameters()}
     head, layers = network.head_parameter_names(), network.stage_parameter_names()
     backbone = {parameter for layer in layers for parameter in layer}
@@ -223,6 +230,10 @@ def narrow(spec: dict[str, Any]) -> dict[str, Any]:
     backbone, head = dict(spec["backbone"]), {**spec["head"], "channels": 16}
     if backbone["kind"] == "resnet":
         backbone |= {"depth": 18, "stem_channels": 8, "base_channels": 8}
+    elif backbone["kind"] == "mit":
+        backbone |= {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4]}
+    elif backbone["kind"] == "unet":
+        backbone["base_channels"] = 8
     if "c1_channels" in head:
         head["c1_channels"] = 4
     auxiliary = spec["auxiliary"] and {**spec["auxiliary"], "channels": 8}

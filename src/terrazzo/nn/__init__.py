@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from terrazzo.errors import RecipeError, unknown_name
+from terrazzo.errors import RecipeError, UsageError, unknown_name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,6 +138,24 @@ def _segmenter(architecture: str) -> Builder:
     return builder
 
 
+def _huggingface(
+    config: ModelConfig, *, num_classes: int, channels: int, mean: Sequence[float], std: Sequence[float]
+) -> "nn.Module":
+    """Build the network of transformers that lies where config.pretrained or config.init says, with random weights."""
+    from terrazzo.nn import huggingface_files
+
+    _refuse(config, "backbone", "output_stride", "align_corners", "one_logit")
+    source = config.pretrained or config.init
+    if source is None:
+        raise UsageError(
+            "Which network of transformers is not said.",
+            found="model.name=huggingface alone",
+            expected="a folder, or an id on the Hub, of a model for semantic segmentation",
+            command="model.name=huggingface model.pretrained=openmmlab/upernet-convnext-tiny",
+        )
+    return huggingface_files.build(source, num_classes=num_classes, channels=channels, mean=mean, std=std)
+
+
 def _refuse(config: ModelConfig, *fields: str) -> None:
     """Raise RecipeError where one of `fields`, which the architecture does not have, was given."""
     given = [field for field in fields if getattr(config, field) != getattr(ModelConfig, field)]
@@ -166,7 +184,8 @@ MODELS: Mapping[str, Builder] = {
     "deeplabv3plus": _segmenter("deeplabv3plus"),
     "upernet": _segmenter("upernet"),
     "unet": _segmenter("unet"),
-    "segformer-conv": _segmenter(
-        "segformer-conv"
-    ),  # OpenMMLab's, on MiT-B0; the weights of the others do not fit it
+    # OpenMMLab's, on MiT-B0; the weights of the others do not fit it
+    "segformer-conv": _segmenter("segformer-conv"),
+    # whatever transformers builds of the folder or Hub id that is model.pretrained
+    "huggingface": _huggingface,
 }

@@ -28,6 +28,14 @@ from terrazzo.storage import read_json
 
 CONFIG, PROCESSOR, OURS = "config.json", "preprocessor_config.json", "terrazzo.json"
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+# OneFormer is told its task in words
+TOKENISERS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+)
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
@@ -149,7 +157,7 @@ def _fetch(repo: str, revision: str | None, *, hint: str | None) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     shown = repo if revision is None else f"{repo}@{revision}"
-    names = [CONFIG, PROCESSOR, OURS, SAFE, SAFE_INDEX, "model-*.safetensors"]
+    names = [CONFIG, PROCESSOR, OURS, SAFE, SAFE_INDEX, "model-*.safetensors", *TOKENISERS]
     pickles = [PICKLE, PICKLE_INDEX, "pytorch_model-*.bin"]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))

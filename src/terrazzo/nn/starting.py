@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from terrazzo.classes import Classes
 from terrazzo.nn import published, segformer_files
 from terrazzo.nn.files import CONFIG, OURS, listed
+from terrazzo.nn.huggingface import HuggingFaceNetwork
 from terrazzo.nn.openmmlab_specs import our_names
 from terrazzo.nn.segformer import CLASSIFIER, STEM, SegFormer
 from terrazzo.nn.segmenter import Segmenter
@@ -38,6 +39,11 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     channels, `inflate` changes its first convolution. A network of one's own takes the source's tensors one to one.
     Raises WeightsError with all that does not fit, and the errors of `read_tensors`.
     """
+    if isinstance(network, HuggingFaceNetwork):
+        from terrazzo.nn import huggingface_files
+
+        terms = license_of(source)
+        return huggingface_files.start(network, source, classes=classes) + (f" ({terms})" if terms else "")
     found = _found(source, network)
     if not isinstance(network, SegFormer | Segmenter):
         load_tensors(network, found.tensors, where=found.where)
@@ -166,7 +172,7 @@ def _head_report(
 ) -> list[str]:
     report = []
     if "head" in parts:
-        report.append(_rows_report(rows, known, classes))
+        report.append(rows_report(rows, known, classes))
     elif any(name.startswith(roles.prefixes["head"]) for name in offered):
         report.append("its head is of another kind, so the head starts from random weights")
     else:
@@ -199,7 +205,7 @@ def _reused(fresh: Tensor, trained: Tensor, rows: Mapping[int, int]) -> Tensor:
     return merged
 
 
-def _rows_report(rows: Mapping[int, int], known: Classes | None, classes: Classes) -> str:
+def rows_report(rows: Mapping[int, int], known: Classes | None, classes: Classes) -> str:
     fresh = [name for class_id, name in enumerate(classes.names) if class_id not in rows]
     if not rows:
         is_named = known is not None and segformer_files.has_real_names(known)

@@ -20,13 +20,22 @@ from terrazzo.classes import Classes
 from terrazzo.errors import UsageError, WeightsError
 from terrazzo.nn import openmmlab, segformer_files
 from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, model_folder, read_tensors
+from terrazzo.nn.huggingface import HuggingFaceNetwork
 from terrazzo.nn.openmmlab_specs import is_segmenters, our_names
 from terrazzo.nn.segformer import CLASSIFIER, SIZES, SegFormer
 from terrazzo.nn.segmenter import Segmenter, assemble
 from terrazzo.nn.two_classes import narrowed, widened
 from terrazzo.storage import read_json, write_json
 
-__all__ = ["LoadedModel", "load_tensors", "model_folder", "read_model", "read_tensors", "save_model"]
+__all__ = [
+    "LoadedModel",
+    "load_tensors",
+    "model_folder",
+    "model_tensors",
+    "read_model",
+    "read_tensors",
+    "save_model",
+]
 
 FORMAT_VERSION = 1  # of terrazzo.json; a newer one is refused
 COUNTER = "num_batches_tracked"  # of batch norm; old files lack it, and nothing here depends on it
@@ -66,18 +75,23 @@ def save_model(
     network is saved with its qualified name, and is read by `read_model(folder, network=...)`.
     """
     folder = Path(folder)
-    # clones, because safetensors refuses tensors that share their storage
-    tensors = {
-        name: tensor.detach().cpu().contiguous().clone()
-        for name, tensor in widened(network, network.state_dict()).items()
-    }
-    save_file(tensors, folder / SAFE, metadata={"format": "pt"})
     about = {"class": f"{type(network).__module__}.{type(network).__qualname__}", "num_classes": len(classes)}
     if isinstance(network, SegFormer | Segmenter):
         assert network.num_classes == len(classes), f"{len(classes)} names for {network.num_classes} classes"
         mean = segformer_files.plain_numbers(network.mean.flatten().tolist())
         std = segformer_files.plain_numbers(network.std.flatten().tolist())
         about |= {"channels": network.channels, "mean": mean, "std": std}
+    if isinstance(network, HuggingFaceNetwork):
+        from terrazzo.nn import huggingface_files
+
+        about |= huggingface_files.save(folder, network, classes=classes, preprocessing=preprocessing)
+    else:
+        # clones, because safetensors refuses tensors that share their storage
+        tensors = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in widened(network, network.state_dict()).items()
+        }
+        save_file(tensors, folder / SAFE, metadata={"format": "pt"})
     if isinstance(network, Segmenter):
         about["spec"] = network.spec
     if isinstance(network, SegFormer):
@@ -102,7 +116,7 @@ def read_model(
     config: str | PathLike[str] | None = None,
 ) -> LoadedModel:
     """Read a model: a folder of ours, a SegFormer that transformers saved, a Hub id "user/name[@revision]", or a
-    checkpoint of MMSegmentation's.
+    checkpoint of MMSegmentation's. Other models of transformers are built by it, which has to be installed for them.
 
     network: one's own module, for a folder that holds one; it gets the folder's weights. config: the .py file of a
     checkpoint that does not hold its text. Raises MissingPathError, UnreadableFileError, UnsafeFileError, and
@@ -117,6 +131,10 @@ def read_model(
             found=f"config={config}",
             expected="a config beside a checkpoint file alone",
         )
+    if network is None and _is_theirs(source):
+        from terrazzo.nn import huggingface_files
+
+        return LoadedModel(*huggingface_files.read(source))
     is_own_file = network is not None and path.is_file()  # whose tensors are called as the network calls them
     found = Found(str(source), read_tensors(path), None, None, {}) if is_own_file else read_source(source)
     said: tuple[str, ...] = ()
@@ -127,6 +145,15 @@ def read_model(
     _, _, preprocessing = segformer_files.preprocessing_of(found.processor or {}, 3)
     preprocessing |= found.ours.get("preprocessing", {})
     return LoadedModel(network.eval(), found.classes(), preprocessing, found.ours, said)
+
+
+def _is_theirs(source: str | PathLike[str]) -> bool:
+    """True for a folder or Hub id with a network that transformers has to build."""
+    if Path(source).is_file():
+        return False
+    folder = model_folder(source)
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    return config.get("model_type") not in (None, "segformer")
 
 
 @dataclass(frozen=True)
@@ -320,6 +347,15 @@ def _no_builder(found: Found) -> WeightsError:
         hint="Build it as it was for training and pass it, to read_model or to terrazzo.load:",
         command=f"terrazzo.load({found.where!r}, network={name.rpartition('.')[2]}(...))",
     )
+
+
+def model_tensors(folder: str | PathLike[str], network: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that `save_model` wrote of `network` into a folder, under the names of its state dict."""
+    if isinstance(network, HuggingFaceNetwork):
+        from terrazzo.nn import huggingface_files
+
+        return huggingface_files.state_of(folder)
+    return read_tensors(Path(folder) / SAFE)
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
