@@ -263,7 +263,7 @@ def test_recipes_like_lists_config_names_with_their_published_scores(terrazzo: T
     code, out, _ = terrazzo("recipes", "pspnet_r101-d8_512x1024_80k_cityscapes")  # as 0.x spelled it
     assert code == 0
     assert out.startswith(f"MMSegmentation's config {name}, by its name.")
-    assert "averaged over all pixels, ignored ones included (loss.average=all)" in out
+    assert "averaged over all pixels, ignored ones included (loss.average=all)" in " ".join(out.split())
     assert f"\n{name}: PSPNet on ResNet-101 as in MMSegmentation; {published}, not reproduced here." in out
     code, _, error = terrazzo("recipes", "pspnet_r102-d8_512x1024_80k_cityscapes")
     assert code == 2

@@ -6,6 +6,7 @@ facts of MMSegmentation 1.2.2.
 """
 
 import re
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,17 +76,20 @@ def promise(text: str) -> str:
     name, config = parse(text), recipe(text)
     start = config.model.pretrained
     weights = f"{start}, from ImageNet; model.pretrained=null starts from random ones." if start else "none."
-    return f"""MMSegmentation's config {name}, by its name.
-
-Paper: {ALGORITHMS[name.algorithm].title}, {ALGORITHMS[name.algorithm].paper}; the backbone is {_backbone(name)}.
-Command: terrazzo train {name} --data data/{name.data_set}
-Hardware, hours: not measured here; there {_batch(name)} over {name.steps:,} steps. On fewer GPUs the batch stays, cut
-into micro-batches; batch norm then sees one of them at a time.
-Expected mIoU: not reproduced here; {told(str(name))}.
-Loss: averaged over all pixels, ignored ones included (loss.average=all). That is MMSegmentation's habit, not ours: the
-fewer pixels are labelled, the smaller it is.
-Differences: {_differences(name)}
-Weights: {weights}"""
+    algorithm = ALGORITHMS[name.algorithm]
+    said = [
+        f"Paper: {algorithm.title}, {algorithm.paper}; the backbone is {_backbone(name)}.",
+        f"Command: terrazzo train {name} --data data/{name.data_set}",
+        f"Hardware, hours: not measured here; there {_batch(name)} over {name.steps:,} steps. On fewer GPUs the batch "
+        "stays, cut into micro-batches; batch norm then sees one of them at a time.",
+        f"Expected mIoU: not reproduced here; {told(str(name))}.",
+        "Loss: averaged over all pixels, ignored ones included (loss.average=all). That is MMSegmentation's habit, not "
+        "ours: the fewer pixels are labelled, the smaller it is.",
+        f"Differences: {_differences(name)}",
+        f"Weights: {weights}",
+    ]
+    wrapped = [textwrap.fill(one, 118, break_long_words=False, break_on_hyphens=False) for one in said]
+    return "\n".join([f"MMSegmentation's config {name}, by its name.\n", *wrapped])
 
 
 def notes(recipe: Recipe, *, processes: int) -> list[str]:
