@@ -404,6 +404,8 @@ def changed(path: Path, **tensors: Tensor | None) -> Path:
         ),
         (config(spec(), decode_head__in_index=7), "decode_head.in_index = 7"),
         ("model = (", "no Python config"),
+        ("models = dict(a=1)", "describes no model\\.\n.*models"),
+        (config(spec(), decode_head__dropout_ratio="much"), "decode_head.dropout_ratio = 'much'"),
     ],
 )
 def test_a_config_for_what_we_do_not_have_is_refused_by_name(text: str, said: str, tmp_path: Path):
@@ -443,6 +445,35 @@ def test_detectors_backbones_and_necks_get_a_sentence(tmp_path: Path):
     path = checkpoint(tmp_path / "a.pth", network, config(spec()))
     with pytest.raises(WeightsError, match="a neck that terrazzo does not have"):
         read_model(changed(path, neck__lateral__weight=torch.ones(1)))
+
+
+def test_bad_files_get_a_sentence_and_an_exit_code(boxes_checkpoint: Path, boxes: Path, capsys: Any):
+    from terrazzo.cli import main
+
+    whole = boxes_checkpoint.read_bytes()
+    for content, said in (
+        (whole[: len(whole) // 2], "it is cut short"),
+        (b"<html>not found</html>", "perhaps the page of a download that failed"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    ):
+        boxes_checkpoint.write_bytes(content)
+        assert main(["evaluate", str(boxes_checkpoint), "--data", str(boxes)]) == 1
+        assert re.search(said, capsys.readouterr().err), said
+
+
+def test_tensors_of_no_sense_are_named(tmp_path: Path):
+    for name in ("backbone.stem.0.weight", "backbone.layer1.0.conv2.weight", "decode_head.conv_seg.weight",
+                 "decode_head.bottleneck.conv.weight", "auxiliary_head.convs.0.conv.weight"):  # fmt: skip
+        for tensor in (None, torch.ones(()), torch.ones(2, 3)):
+            path = checkpoint(tmp_path / "a.pth", network_of(spec()), config(spec()))
+            with pytest.raises(WeightsError) as caught:
+                read_model(changed(path, **{name: tensor}))
+            part = (
+                name.replace("decode_head", "head")
+                .replace("auxiliary_head", "auxiliary")
+                .replace("conv_seg", "classifier")
+            )
+            assert name in str(caught.value) or part in str(caught.value) or "backbone" in str(caught.value)
 
 
 def test_a_head_of_unknown_parts_is_refused_without_a_config(tmp_path: Path):

@@ -88,7 +88,7 @@ def read_checkpoint(path: str | PathLike[str], *, config: str | PathLike[str] | 
     if num_classes == 1 and _is_binary(meta, read):
         num_classes = 2
         tensors = _two_rows(
-            tensors, float(read.get("model", "decode_head", "threshold", default=BINARY_THRESHOLD))
+            tensors, read.number("model", "decode_head", "threshold", default=BINARY_THRESHOLD)
         )
         said.append("its one sigmoid became two classes, the first being none; the threshold is in the bias")
     classes = classes_of(meta, num_classes, where=str(path))
@@ -132,7 +132,10 @@ def classes_of(meta: Mapping[Any, Any], num_classes: int, *, where: str) -> Clas
 
 
 def _turned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.flip(1) if name in STEMS else tensor for name, tensor in tensors.items()}
+    return {
+        name: tensor.flip(1) if name in STEMS and tensor.ndim == 4 else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 # classes ------------------------------------------------------------------------------------------------
@@ -208,7 +211,9 @@ def _config(path: Path, meta: Mapping[Any, Any], given: str | PathLike[str] | No
 
 
 def _image_channels(tensors: Mapping[str, Tensor]) -> int:
-    return next((int(tensors[name].shape[1]) for name in STEMS if name in tensors), 3)
+    return next(
+        (int(tensors[name].shape[1]) for name in STEMS if name in tensors and tensors[name].ndim == 4), 3
+    )
 
 
 def _normalisation(

@@ -84,6 +84,13 @@ class Config:
             raise self.wrong(*path, found=found, expected="a list of numbers")
         return list(found)
 
+    def number(self, *path: str, default: float) -> float:
+        """Return the number at `path`."""
+        found = self.get(*path, default=default)
+        if not isinstance(found, int | float):
+            raise self.wrong(*path, found=found, expected="a number")
+        return float(found)
+
     def wrong(self, *path: str, found: Any, expected: str) -> WeightsError:
         """Return the error for a value that terrazzo's networks cannot have."""
         return WeightsError(
@@ -128,6 +135,12 @@ def spec_of(tensors: Tensors, config: Config, *, name: str) -> tuple[Spec, list[
     do not have, and for what only the config could tell.
     """
     _refuse_others(tensors, config)
+    if config.values and not isinstance(config.get("model"), Mapping):
+        raise WeightsError(
+            f"The config of {config.where} describes no model.",
+            found=listed(sorted(map(str, config.values))),
+            expected="model = dict(backbone=dict(…), decode_head=dict(…), …)",
+        )
     said: list[str] = []
     kind = _backbone_kind(tensors, config)
     architecture = _architecture(tensors, config)
@@ -151,7 +164,7 @@ def spec_of(tensors: Tensors, config: Config, *, name: str) -> tuple[Spec, list[
         "backbone": backbone,
         "head": _head(architecture, tensors, config, widths, backbone.get("output_stride", 32)),
         "auxiliary": _auxiliary(tensors, config, widths, said),
-        "dropout": float(config.get("model", "decode_head", "dropout_ratio", default=0.1)),
+        "dropout": config.number("model", "decode_head", "dropout_ratio", default=0.1),
         "align_corners": _align_corners(config, name, said),
     }
     return spec, said
@@ -197,13 +210,13 @@ def _resnet(tensors: Tensors, config: Config, architecture: str, name: str, said
     pools = is_deep and "backbone.layer2.0.downsample.1.weight" in tensors
     if pools and tensors["backbone.layer2.0.downsample.1.weight"].ndim != 4:
         pools = False  # that is the norm of a shortcut without a pool
-    second = tensors["backbone.layer1.0.conv2.weight"]
-    base = int(tensors["backbone.layer1.0.conv1.weight"].shape[0])
+    second = _of(tensors, "backbone.layer1.0.conv2.weight")
+    base = int(_of(tensors, "backbone.layer1.0.conv1.weight").shape[0])
     if tuple(second.shape[:2]) != (base, base):
         raise _no_such(
             "ResNet", f"grouped or widened convolutions of shape {tuple(second.shape)}", ["plain ones"]
         )
-    stem = tensors["backbone.stem.6.weight" if is_deep else STEMS[1]]
+    stem = _of(tensors, "backbone.stem.6.weight" if is_deep else STEMS[1])
     if config.get("model", "backbone", "style", default="pytorch") != "pytorch":
         raise config.wrong(
             "model", "backbone", "style", found="caffe", expected="'pytorch', the stride on the 3x3"
@@ -253,11 +266,12 @@ def _output_stride(config: Config, architecture: str, name: str, said: list[str]
 
 def _mit(tensors: Tensors, config: Config) -> Spec:
     stages = range(_count(tensors, "backbone.layers."))
-    widths = [int(tensors[f"backbone.layers.{s}.0.projection.weight"].shape[0]) for s in stages]
+    openings = [_of(tensors, f"backbone.layers.{s}.0.projection.weight") for s in stages]
+    widths = [int(opening.shape[0]) for opening in openings]
 
     def shape(stage: int, name: str) -> tuple[int, ...] | None:
-        tensor = tensors.get(f"backbone.layers.{stage}.1.0.{name}")
-        return None if tensor is None else tuple(tensor.shape)
+        name = f"backbone.layers.{stage}.1.0.{name}"
+        return tuple(_of(tensors, name).shape) if name in tensors else None
 
     reductions = [(shape(s, "attn.sr.weight") or (1, 1, 1, 1))[-1] for s in stages]
     ratios = [(shape(s, "ffn.layers.0.weight") or (0,))[0] // widths[s] for s in stages]
@@ -268,10 +282,10 @@ def _mit(tensors: Tensors, config: Config) -> Spec:
         "num_heads": config.numbers("model", "backbone", "num_heads", default=(1, 2, 5, 8)),
         "reductions": reductions,
         "mlp_ratios": ratios,
-        "patch_sizes": [int(tensors[f"backbone.layers.{s}.0.projection.weight"].shape[-1]) for s in stages],
+        "patch_sizes": [int(opening.shape[-1]) for opening in openings],
         "strides": config.numbers("model", "backbone", "strides", default=(4, 2, 2, 2)),
         "norm_eps": 1e-6,  # their MiT's, everywhere
-        "drop_path": float(config.get("model", "backbone", "drop_path_rate", default=0.1)),
+        "drop_path": config.number("model", "backbone", "drop_path_rate", default=0.1),
     }
 
 
@@ -283,7 +297,7 @@ def _unet(tensors: Tensors, config: Config) -> Spec:
         raise config.wrong(
             *at, "downsamples", found=config.get(*at, "downsamples"), expected="True everywhere"
         )
-    spec: Spec = {"kind": "unet", "base_channels": int(tensors[STEMS[3]].shape[0])}
+    spec: Spec = {"kind": "unet", "base_channels": int(_of(tensors, STEMS[3]).shape[0])}
     stages = _count(tensors, "backbone.encoder.")
     return spec if stages == 5 else {**spec, "num_stages": stages}
 
@@ -360,7 +374,7 @@ def _fcn(tensors: Tensors, config: Config, head: str, widths: Sequence[int]) -> 
         raise config.wrong(*at, "dilation", found=config.get(*at, "dilation"), expected="1")
     num_convs = _count(tensors, f"{head}.convs.")
     classifier = _of(tensors, f"{head}.conv_seg.weight")
-    first = tensors.get(f"{head}.convs.0.conv.weight", classifier)
+    first = _of(tensors, f"{head}.convs.0.conv.weight") if num_convs else classifier
     spec: Spec = {
         "channels": int(classifier.shape[1]),
         "in_index": _in_index(config, at, int(first.shape[1]), widths),
@@ -396,7 +410,7 @@ def _auxiliary(tensors: Tensors, config: Config, widths: Sequence[int], said: li
     if (
         own is None
         or main is None
-        or own.shape[0] != main.shape[0]
+        or own.shape[:1] != main.shape[:1]
         or not all(n.startswith(known) for n in names)
     ):
         said.append(
@@ -466,12 +480,16 @@ def _no_such(what: str, found: str, known: Mapping[str, str] | Sequence[str]) ->
     )
 
 
-def _of(tensors: Tensors, name: str) -> Tensor:
-    if name not in tensors:
+def _of(tensors: Tensors, name: str, dims: int = 4) -> Tensor:
+    """The tensor of that name, of `dims` dimensions."""
+    found = tensors.get(name)
+    if found is None or found.ndim != dims:
         raise WeightsError(
-            "The checkpoint lacks a tensor that its kind of head has.", found=f"no {name}", expected=name
+            "The checkpoint lacks a tensor that its kind of network has.",
+            found=f"no {name}" if found is None else f"{name} of shape {tuple(found.shape)}",
+            expected=f"{name} of {dims} dimensions",
         )
-    return tensors[name]
+    return found
 
 
 def _count(tensors: Tensors, prefix: str) -> int:

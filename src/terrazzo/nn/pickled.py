@@ -270,7 +270,10 @@ def _pairs(flat: list[Any]) -> dict[Any, Any]:
 
 
 def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise MalformedError("a string of it is no text") from None
 
 
 def _old_string(raw: bytes) -> str | bytes:
