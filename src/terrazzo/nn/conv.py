@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from terrazzo.kernels import winograd
+
 
 class ConvNormAct(nn.Module):
     """A convolution without bias, batch norm, and ReLU where `activation`; parameters are conv.weight and bn.*."""
@@ -59,12 +61,26 @@ class Classifier(nn.Conv2d):
 def conv_norm(x_BCHW: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
     """Return norm(conv(x)), which nobody else holds: it may be changed in place. conv has no bias.
 
-    norm: a batch norm. Outside training it is folded into the weights.
+    norm: a batch norm. Outside training it is folded into the weights, unless they are more than the map's pixels.
     """
     if norm.training:
         return normalised(conv(x_BCHW), norm)
+    if conv.weight.numel() > x_BCHW.numel():  # a small map is sooner multiplied than many weights
+        y_BDHW: Tensor = norm(conv(x_BCHW))
+        return y_BDHW
     weight, bias_D = folded(conv.weight, norm)
+    (dilation, _), (stride, _) = conv.dilation, conv.stride
+    is_plain = conv.kernel_size == (3, 3) and conv.padding == conv.dilation and stride == conv.groups == 1
+    if is_plain and winograd.pays(x_BCHW, weight, dilation=dilation):
+        return winograd.conv3x3(x_BCHW, weight, bias_D, dilation=dilation)
+    if conv.kernel_size == (1, 1) and stride == conv.groups == 1 and _is_alone(x_BCHW):
+        return F.linear(x_BCHW.permute(0, 2, 3, 1), weight.flatten(1), bias_D).permute(0, 3, 1, 2)
     return F.conv2d(x_BCHW, weight, bias_D, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+
+def _is_alone(x: Tensor) -> bool:
+    """Whether one CPU thread computes, for which torch 2.15 has a slow 1x1 convolution that leaves channels-last."""
+    return x.device.type == "cpu" and torch.get_num_threads() == 1 and not torch.is_grad_enabled()
 
 
 def folded(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -21,11 +21,13 @@ Shapes: B batch, C D channels in and out, H W height and width of the map, p q i
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terrazzo.kernels import winograd
 from terrazzo.nn.conv import folded, normalised
 
 
@@ -72,7 +74,9 @@ def pyramid_conv3x3(
         *of_maps, own = weight.split([*sizes, features_BCHW.shape[1]], dim=1)
     else:
         own, *of_maps = weight.split([features_BCHW.shape[1], *sizes], dim=1)
-    y_BDHW = F.conv2d(features_BCHW, own, bias_D, padding=1)
+    is_quicker = winograd.pays(features_BCHW, own, dilation=1)
+    conv3x3 = winograd.conv3x3 if is_quicker else partial(F.conv2d, padding=1)
+    y_BDHW = conv3x3(features_BCHW, own, bias_D)
     size_hw = (features_BCHW.shape[2], features_BCHW.shape[3])
     return y_BDHW.add_(upsampled_conv3x3(maps, of_maps, size_hw, align_corners=align_corners))
 
