@@ -586,6 +586,14 @@ def test_another_count_of_classes_than_the_data_sets_is_told(boxes: Path, tmp_pa
     assert "model: 5 classes" in str(caught.value) and "3 classes" in str(caught.value)
 
 
+def test_a_file_that_is_not_there_gets_its_nearest_and_is_not_looked_for_on_the_hub(boxes_checkpoint: Path):
+    with pytest.raises(MissingPathError, match="There is no weights file .*boxs.pth") as caught:
+        tz.load(boxes_checkpoint.with_name("boxs.pth"))
+    assert f"Did you mean {boxes_checkpoint}?" in str(caught.value)
+    with pytest.raises(MissingPathError, match="There is no weights file runs/best.pth"):
+        load_pretrained(network_of(spec()), "runs/best.pth", classes=Classes(CLASSES))
+
+
 def test_a_config_beside_what_needs_none_is_misuse(tmp_path: Path):
     with pytest.raises(UsageError, match="needs no config"):
         read_model(tmp_path, config="x.py")

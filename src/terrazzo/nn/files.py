@@ -38,6 +38,8 @@ TOKENISERS = (
 )
 PICKLE, PICKLE_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
+WEIGHTS_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")  # how a file of weights ends
+
 
 def read_tensors(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors of a weights file (.safetensors; .bin, .pth, .pt) or a model folder, sharded or not, on CPU.
@@ -97,6 +99,10 @@ def model_folder(source: str | PathLike[str]) -> Path:
             expected=f"a folder with {SAFE} and {CONFIG} or {OURS}",
             hint="To start a training from a weights file, name it as model.pretrained.",
         )
+    if path.suffix in WEIGHTS_FILES:
+        near = nearest(path.name, (one.name for one in path.parent.iterdir())) if path.parent.is_dir() else []
+        hint = f"Did you mean {' or '.join(str(path.parent / name) for name in near)}?" if near else None
+        raise MissingPathError(f"There is no weights file {text}.", hint=hint)
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", text):
         raise MissingPathError(f"There is no model folder {text}.", hint=_similar(path))
     repo, _, revision = text.partition("@")
