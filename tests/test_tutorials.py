@@ -96,14 +96,16 @@ def short_train(recipe: Any = None, *, overrides: Sequence[str] = (), **words: A
     if words.get("resume") is not None:
         return Train(recipe, overrides=overrides, **{**words, "device": "cpu"})
     chosen = recipes.load(recipe, overrides)  # as it stands on the page
-    short = SHORT | ({"model.backbone": "resnet18_v1c"} if is_deep(chosen) else {})
+    short = SHORT | (
+        {"model.backbone": "resnet18_v1c", "model.output_stride": "32"} if is_deep(chosen) else {}
+    )
     return Train(
         chosen, overrides=[f"{key}={value}" for key, value in short.items()], **{**words, "device": "cpu"}
     )
 
 
 def is_deep(recipe: Any) -> bool:
-    """A ResNet of 50 or 101 layers, which takes its time on a CPU whatever the images' size."""
+    """A ResNet of 50 or 101 layers, which takes its time on a CPU whatever the images' size; dilated, even more."""
     return (recipe.model.backbone or "").startswith(("resnet50", "resnet101"))
 
 
@@ -200,6 +202,7 @@ def prepare(page: str, desk: Path) -> None:
         for package in ("leftImg8bit", "gtFine"):
             zip_up(desk / "cityscapes-download", package, f"{package}_trainvaltest.zip")
         write_street_photos(desk)
+        write_their_checkpoint(desk / "pspnet_r101-d8_512x1024_80k_cityscapes_20200606_112211-e1e1100f.pth")
     if page == "cityscapes.md":
         for kind in ("gtFine", "gtCoarse"):
             write_cityscapes(desk / "cityscapes-download", counts=CITYSCAPES, kind=kind)
@@ -250,6 +253,29 @@ def write_street_photos(desk: Path) -> None:
         write_image(desk / "street-photos" / f"street {number}.jpg", mask, number)
         (desk / "street-labels").mkdir(exist_ok=True)
         Image.fromarray(mask).save(desk / "street-labels" / f"street {number}.png")
+
+
+def write_their_checkpoint(path: Path) -> None:
+    """A PSPNet as MMSegmentation 0.x published them, on the ResNet that trainings are cut down to here."""
+    import torch
+
+    from terrazzo.data.importers.cityscapes import CLASSES
+    from terrazzo.nn import build
+
+    chosen = recipes.load("pspnet_r18-d8_4xb2-80k_cityscapes-512x1024", ["model.pretrained=null"])
+    network = build(chosen.model, num_classes=19)
+    names = {name: re.sub(r"^head\.", "decode_head.", name) for name in network.state_dict()}
+    names = {name: re.sub(r"^auxiliary\.", "auxiliary_head.", new) for name, new in names.items()}
+    state = {
+        names[name].replace(".classifier.", ".conv_seg."): tensor
+        for name, tensor in network.state_dict().items()
+    }
+    meta = {
+        "mmseg_version": "0.5.0",
+        "CLASSES": list(CLASSES.names),
+        "PALETTE": [list(c) for c in CLASSES.colors],
+    }
+    torch.save({"meta": meta, "state_dict": state}, path)
 
 
 def write_camvid(root: Path) -> None:
