@@ -67,7 +67,15 @@ def train(case: str, folder: Path, data: Path, *overrides: str, network: nn.Modu
 
 
 def sgd(folder: Path, data: Path) -> None:
-    more = ("train.steps=50", "train.sync_batch_norm=true")
+    """With terms over pixels and over images, and rare classes drawn more often."""
+    terms = ("loss.class_weights=sqrt_inverse", "loss.dice=0.5", "loss.lovasz=0.3", "loss.boundary=0.5")
+    more = (
+        "train.steps=50",
+        "train.sync_batch_norm=true",
+        "data.rare_images=1",
+        "data.rare_crops=0.5",
+        *terms,
+    )
     train(
         "sgd", folder, data, *SGD, *more, network=Small(7 + RANK)
     )  # other random weights: rank 0's are taken
