@@ -14,6 +14,7 @@ from terrazzo.data import open_dataset
 from terrazzo.data.loader import Loader
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.errors import ExistingOutputError, RecipeError
+from terrazzo.images import read_mask, write_mask
 from terrazzo.recipe import load
 
 SMALL = ("data.crop_hw=32x48", "train.batch_size=2")
@@ -45,6 +46,25 @@ def test_the_samples_drawn_are_those_of_the_first_steps(
         np.testing.assert_array_equal(mask, mask_HW)
     note = json.loads((tmp_path / "seen" / "browse.json").read_text())
     assert note["samples"] == names
+
+
+def test_images_that_training_repeats_are_repeated(boxes_of_my_own: Path, tmp_path: Path) -> None:
+    """A class that one image of eight holds: that image comes sqrt(8) times as often, 2.3 of 8 samples."""
+    for path in sorted((boxes_of_my_own / "train" / "masks").iterdir())[1:]:
+        mask = read_mask(path)
+        write_mask(path, np.where(mask == 1, 0, mask).astype(np.uint8))
+    counts = {}
+    for share in ("0", "1"):
+        out = tmp_path / share
+        browse(
+            boxes_of_my_own,
+            "segformer-b0-scratch",
+            overrides=(*SMALL, f"data.rare_images={share}"),
+            out=out,
+        )
+        counts[share] = json.loads((out / "browse.json").read_text())["samples"].count("000")
+    assert counts["0"] == 2
+    assert counts["1"] in (4, 5, 6)
 
 
 def test_the_same_seed_draws_the_same_sheet_and_another_another(boxes: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from terrazzo import rendering
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.loader import Loader
+from terrazzo.data.order import Streamed
+from terrazzo.data.sampling import rarity
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.errors import ExistingOutputError, TrainingError, unknown_name
 from terrazzo.images import write_image
@@ -53,7 +55,9 @@ def browse(
     """
     chosen = load(recipe, overrides)
     opened = (
-        data if isinstance(data, Dataset) else open_dataset(os.fspath(data), keep_void=chosen.data.keep_void)
+        data
+        if isinstance(data, Dataset)
+        else open_dataset(os.fspath(data), keep_void=chosen.data.keep_void, stream=chosen.data.stream)
     )
     dataset = opened.merged(chosen.data.merge)
     if "train" not in dataset.splits:
@@ -81,11 +85,21 @@ def _samples(
     names: list[str] = []
     images: list[NDArray[np.float32]] = []
     masks: list[NDArray[Any]] = []
-    batch_size = min(recipe.train.batch_size, count)
+    split, batch_size = dataset["train"], recipe.train.batch_size
+    rare = rarity(split, recipe.data, location=dataset.location, quiet=True)
+    stream = None
+    if split.shard_of is not None:
+        stream = Streamed(
+            split.shard_of, seed=seed, batch_size=batch_size, shuffle_buffer=recipe.data.shuffle_buffer
+        )
     with Loader(
-        dataset["train"],
-        transform=TrainTransform(recipe.data, ignore=dataset.classes.ignore, mean=dataset.mean),
-        batch_size=batch_size,  # samples stand in one endless line, whatever the batch
+        split,
+        order=stream or rare.order(seed),
+        expect=split.expect if stream else None,
+        transform=TrainTransform(
+            recipe.data, ignore=dataset.classes.ignore, mean=dataset.mean, odds_K=rare.odds_K
+        ),
+        batch_size=batch_size,
         seed=seed,
         workers=recipe.data.workers,
         cache="none",
