@@ -79,6 +79,10 @@ def test_a_statement_that_is_no_python_hurts_only_itself():
         read_config_text("<html>", where="it")
 
 
+def test_strings_of_careless_habits_are_read():
+    assert read_config_text("pattern = '\\d+'\n", where="it") == {"pattern": "\\d+"}
+
+
 def test_texts_made_to_take_for_ever_end():
     begun = time.monotonic()
     doubling = "a0 = (1,)\n" + "".join(f"a{i + 1} = (a{i}, a{i})\n" for i in range(60))

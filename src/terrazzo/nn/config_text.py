@@ -9,6 +9,7 @@ their items and keys, and f-strings of such. Whatever else stands there (calls, 
 import ast
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,7 @@ def shown(value: Any) -> str:
 def _statements(text: str, where: str) -> Iterator[ast.stmt]:
     """The statements of a config; where one of them is no Python (a printed object), the others."""
     try:
-        yield from ast.parse(text).body
+        yield from _parsed(text)
         return
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         first = error
@@ -88,7 +89,7 @@ def _statements(text: str, where: str) -> Iterator[ast.stmt]:
     for piece in STATEMENT.split(text):
         name, equals, _ = piece.partition(" = ")
         try:
-            parsed = ast.parse(piece).body
+            parsed = _parsed(piece)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             if not equals or not name.isidentifier():
                 continue
@@ -103,6 +104,12 @@ def _statements(text: str, where: str) -> Iterator[ast.stmt]:
             found=str(first).splitlines()[0][:200],
             expected="name = value, in lines",
         ) from first
+
+
+def _parsed(text: str) -> list[ast.stmt]:
+    with warnings.catch_warnings():  # of habits in their strings, such as "\\d"
+        warnings.simplefilter("ignore")
+        return ast.parse(text).body
 
 
 def _builds_on_others(where: str, bases: str) -> UsageError:

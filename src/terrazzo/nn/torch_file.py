@@ -83,7 +83,8 @@ def read_torch_file(path: str | PathLike[str]) -> Any:
         raise _unsafe(path, str(error)) from None
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, EOFError, OSError, RuntimeError,
             NotImplementedError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error) as error:  # fmt: skip
-        raise _damaged(path, str(error)) from error
+        is_told = isinstance(error, MalformedError)
+        raise _damaged(path, str(error) if is_told else f"what torch.save never writes ({error})") from error
     raise _no_torch_file(path, data)
 
 
@@ -126,7 +127,7 @@ def _entries(data: mmap.mmap) -> dict[str, slice]:
     try:
         with zipfile.ZipFile(_Window(data)) as directory:
             infos = directory.infolist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise MalformedError(
             "it is cut short: the directory at the end of the zip is missing or broken"
         ) from error
