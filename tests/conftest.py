@@ -33,8 +33,18 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("HF_TOKEN", None)
 if urlparse(os.environ.get("HF_ENDPOINT", "")).hostname not in ("localhost", "127.0.0.1", "::1"):
     os.environ["HF_HUB_OFFLINE"] = "1"
-for variable in ("TERRAZZO_TRACEBACK", "TERRAZZO_MAX_PIXELS", "RANK", "WORLD_SIZE", "LOCAL_RANK"):
-    os.environ.pop(variable, None)
+OURS = (
+    "TERRAZZO_TRACEBACK",
+    "TERRAZZO_MAX_PIXELS",
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
+for variable in list(os.environ):
+    if variable in OURS or variable.startswith(("SLURM_", "OMPI_", "PMI_", "ACCELERATE_")):
+        del os.environ[variable]
 
 
 class NetworkBlockedError(RuntimeError):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import terrazzo as tz
 from terrazzo import pulse
 from terrazzo.cli import main as terrazzo
+from terrazzo.cli import notes_of
 from terrazzo.data.loader import Loader
 from terrazzo.errors import TerrazzoError
 from terrazzo.evaluation import measure
@@ -38,6 +39,18 @@ SETTINGS = (
     "eval.every=1000",
 )
 SGD = ("optim.kind=sgd", "optim.lr=0.02", "train.ema=0.9")
+TERMS = ("loss.class_weights=sqrt_inverse", "loss.dice=0.5", "loss.lovasz=0.3", "loss.boundary=0.5")
+RARE = ("data.rare_images=1", "data.rare_crops=0.5")
+LONG = (
+    "train.steps=50",
+    "train.save_every=10",
+    "train.keep=9",
+    "train.sync_batch_norm=true",
+    *SGD,
+    *TERMS,
+    *RARE,
+)
+SPREAD = ("train.shard=fsdp", "train.gradient_checkpointing=true", "train.save_every=10", "eval.every=5")
 
 
 class Small(SegFormer):
@@ -68,17 +81,7 @@ def train(case: str, folder: Path, data: Path, *overrides: str, network: nn.Modu
 
 def sgd(folder: Path, data: Path) -> None:
     """With terms over pixels and over images, and rare classes drawn more often."""
-    terms = ("loss.class_weights=sqrt_inverse", "loss.dice=0.5", "loss.lovasz=0.3", "loss.boundary=0.5")
-    more = (
-        "train.steps=50",
-        "train.sync_batch_norm=true",
-        "data.rare_images=1",
-        "data.rare_crops=0.5",
-        *terms,
-    )
-    train(
-        "sgd", folder, data, *SGD, *more, network=Small(7 + RANK)
-    )  # other random weights: rank 0's are taken
+    train("sgd", folder, data, *LONG, network=Small(7 + RANK))  # other random weights: rank 0's are taken
 
 
 def streamed(folder: Path, data: Path) -> None:
@@ -103,6 +106,55 @@ def whole(folder: Path, data: Path) -> None:
 
 def parts(folder: Path, data: Path) -> None:
     train("parts", folder, data, *SGD, "train.steps=15", "train.micro_batch=1", network=Frozen())
+
+
+def sharded(folder: Path, data: Path) -> None:
+    more = ("train.steps=50", "train.sync_batch_norm=true", "train.shard=fsdp", "eval.every=25")
+    train("sharded", folder, data, *more, network=Small(7 + RANK))
+
+
+def spread(folder: Path, data: Path) -> None:
+    train("spread", folder, data, *SGD, *SPREAD, "train.steps=15", "train.micro_batch=1", network=Frozen())
+
+
+def onward(folder: Path, data: Path) -> None:
+    """A run goes on from step 10: spread over two processes where one held it whole, and the other way round."""
+    words = ["train.shard=fsdp"] if WORLD > 1 else ["train.shard=none", "train.micro_batch=0"]
+    tz.train(resume=folder / f"onward-{WORLD}", device="cpu", network=Frozen(), overrides=words)
+
+
+def theirs(folder: Path, data: Path) -> None:
+    """A network of transformers, as it is."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation
+
+    config = SegformerConfig(
+        num_labels=3, depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], decoder_hidden_size=16,
+        num_attention_heads=[1, 1, 2, 2], drop_path_rate=0.0, classifier_dropout_prob=0.0,
+    )  # fmt: skip
+    torch.manual_seed(7)
+    shard = f"train.shard={'fsdp' if WORLD > 1 else 'none'}"
+    more = (*SGD, "train.steps=6", "train.sync_batch_norm=true", shard)
+    train("theirs", folder, data, *more, network=SegformerForSemanticSegmentation(config))
+
+
+def slurm(folder: Path, data: Path) -> None:
+    """As srun starts it: nothing but Slurm's variables says which of two processes this is."""
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        del os.environ[name]
+    os.environ |= {"SLURM_PROCID": str(RANK), "SLURM_LOCALID": str(RANK), "SLURM_STEP_NUM_TASKS": str(WORLD),
+                   "SLURM_STEP_ID": "0", "SLURM_JOB_ID": str(os.getppid()),
+                   "SLURM_STEP_NODELIST": "localhost"}  # fmt: skip
+    words = [
+        "train",
+        "segformer-b0-scratch",
+        "--data",
+        str(data),
+        "--out",
+        str(folder / "slurm"),
+        "--device",
+        "cpu",
+    ]
+    leave(terrazzo([*words, *SETTINGS, "train.steps=3"]))
 
 
 def plain(folder: Path, data: Path) -> None:
@@ -192,6 +244,39 @@ def broken(folder: Path, data: Path) -> None:
     case(Small(), folder, data, "broken", loss=loss)
 
 
+def stumbles(folder: Path, data: Path) -> None:
+    """Process 1 fails in its eleventh step, when the statistics of batch norm have moved already."""
+    case(failing_in_step(10, TerrazzoError("Process 1 stumbles.")), folder, data, "stumbles", *LONG)
+
+
+def starved(folder: Path, data: Path) -> None:
+    """Process 1 has no memory left in its third step."""
+    case(failing_in_step(2, torch.OutOfMemoryError("out of memory, so to speak")), folder, data, "starved")
+
+
+def both(folder: Path, data: Path) -> None:
+    """Both fail in the same step."""
+    error = TerrazzoError(f"Process {RANK} stumbles.")
+    case(failing_in_step(2, error, ranks=(0, 1)), folder, data, "both")
+
+
+def alone(folder: Path, data: Path) -> None:
+    """A process fails where no process holds everything."""
+    more = ("train.shard=fsdp", "train.save_every=2")
+    case(failing_in_step(3, TerrazzoError("Process 1 stumbles.")), folder, data, "alone", *more)
+
+
+def judged(folder: Path, data: Path) -> None:
+    """The metric of process 1 fails in the first validation."""
+
+    def metric(pred: object, truth: object) -> float:
+        if RANK == 1:
+            raise TerrazzoError("Process 1 cannot judge.")
+        return 0.0
+
+    case(Small(), folder, data, "judged", "eval.every=2", metrics={"mine": metric})
+
+
 def taken(folder: Path, data: Path) -> None:
     """The run folder cannot be made: process 0 alone finds out."""
     (folder / "taken").mkdir(exist_ok=True)
@@ -220,13 +305,27 @@ def killed_in_step(number: int, by: int) -> nn.Module:
     return Mortal()
 
 
-def case(network: nn.Module, folder: Path, data: Path, name: str, **own: object) -> None:
+def failing_in_step(number: int, error: Exception, ranks: tuple[int, ...] = (1,)) -> nn.Module:
+    class Failing(Small):
+        steps = 0
+
+        def forward(self, image_BCHW: Tensor) -> object:  # type: ignore[override]
+            output = super().forward(image_BCHW)
+            self.steps += 1
+            if RANK in ranks and self.steps == number + 1:
+                raise error
+            return output
+
+    return Failing()
+
+
+def case(network: nn.Module, folder: Path, data: Path, name: str, *overrides: str, **own: object) -> None:
     """Train as the command line does: errors are told once, and are exit codes."""
     try:
-        train(name, folder, data, "train.steps=4", network=network, **own)
+        train(name, folder, data, "train.steps=4", *overrides, network=network, **own)
     except TerrazzoError as error:
         if not error.is_told:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(f"{type(error).__name__}: {error}", *notes_of(error), sep="\n", file=sys.stderr)
         leave(error.exit_code)
 
 

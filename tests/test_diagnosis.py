@@ -87,7 +87,7 @@ def test_running_out_of_memory_says_what_to_change_and_what_it_would_hold(
     error: Exception, boxes: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(errors.TrainingError) as told:
-        train(boxes, tmp_path / "run", Hungry(at=2 * 3 + 2, error=error))
+        train(boxes, tmp_path / "run", Hungry(at=2 * 3 + 2, error=error), "train.log_every=1")
     text = str(told.value)
     assert text.startswith("cpu ran out of memory at step 4 of 6.")
     assert str(error).splitlines()[0] in text
@@ -108,11 +108,11 @@ def test_running_out_of_memory_says_what_to_change_and_what_it_would_hold(
     assert saved["train.micro_batch"] == pytest.approx(now / 2, rel=0.02)
     assert saved["train.gradient_checkpointing"] < now
     assert told.value.exit_code == 1
-    assert "The run keeps its checkpoint of step 2." in text
+    assert "The run keeps its checkpoint of step 3." in text
     assert told.value.command is not None
     reads(told.value.command)
     run = Run.open(tmp_path / "run")
-    assert run.step == 2
+    assert run.step == 3
     resumed = tz.train(
         resume=run.path,
         network=Hungry(),
@@ -120,7 +120,7 @@ def test_running_out_of_memory_says_what_to_change_and_what_it_would_hold(
         quiet=True,
         overrides=["train.gradient_checkpointing=true"],
     )
-    whole = train(boxes, tmp_path / "whole", Hungry())
+    whole = train(boxes, tmp_path / "whole", Hungry(), "train.log_every=1")
     assert resumed.step == whole.step == 6
     for one, other in zip(resumed.history("train"), whole.history("train"), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
@@ -181,6 +181,14 @@ def test_other_failures_are_told_as_ever(boxes: Path, tmp_path: Path) -> None:
             tmp_path / "run",
             Hungry(at=1, error=RuntimeError("mat1 and mat2 shapes cannot be multiplied")),
         )
+
+
+def test_a_step_that_fails_costs_none_of_those_before(boxes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such axis") as told:
+        train(boxes, tmp_path / "run", Hungry(at=2 * 3 + 2, error=ValueError("no such axis")))
+    assert Run.open(tmp_path / "run").step == 3
+    going_on = f"terrazzo train --resume {tmp_path / 'run'}"
+    assert told.value.__notes__ == [f"The run keeps its checkpoint of step 3. To go on:\n  {going_on}"]
 
 
 # a loss that does not fall ----------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "checkpoint",
         "environment",
         "inference",
+        "launcher",
         "memory",
         "meter",
         "prediction",
@@ -44,6 +45,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "recipes",
         "report",
         "run",
+        "sharding",
         "windows",
     },
     "verbs": {

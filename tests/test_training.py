@@ -226,18 +226,22 @@ def test_a_stopped_run_saves_and_goes_on_bit_for_bit(unstopped: Run, boxes: Path
     assert_equal_runs(unstopped, resumed)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
-def test_a_killed_run_goes_on_bit_for_bit(kills: int, unstopped: Run, boxes: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments, saving included: it saves at every step, so much of its time is saving."""
-    run = tmp_path / "run"
+@pytest.mark.parametrize(("kills", "steps"), [(3, 12), pytest.param(20, 120, marks=pytest.mark.long)])
+def test_a_killed_run_goes_on_bit_for_bit(
+    kills: int, steps: int, unstopped: Run, boxes: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at random moments, and every other time while a checkpoint is being written; each step is saved."""
+    run, exact = tmp_path / "run", (*EXACT, f"train.steps={steps}")
+    if steps != unstopped.step:
+        unstopped = train(boxes, tmp_path / "unstopped", *exact, network=Small())
     script = tmp_path / "train.py"
     script.write_text(
         TRAIN.format(
-            tests=str(Path(__file__).parent), boxes=str(boxes), run=str(run), settings=settings(*EXACT)
+            tests=str(Path(__file__).parent), boxes=str(boxes), run=str(run), settings=settings(*exact)
         )
     )
     drawn = random.Random(kills)
-    killed = 0
+    killed = cut_short = 0
     for _ in range(10 * kills):
         if not (run / "recipe.json").exists():  # killed before there was a run
             shutil.rmtree(run, ignore_errors=True)
@@ -253,20 +257,23 @@ def test_a_killed_run_goes_on_bit_for_bit(kills: int, unstopped: Run, boxes: Pat
                 process.poll() is None and newest_step(run) < at
             ):  # a moment within the work, not the imports
                 time.sleep(0.005)
-            time.sleep(drawn.random() * 0.2)
+            if killed % 2:
+                while process.poll() is None and not being_written(run):
+                    time.sleep(0.0005)
+            else:
+                time.sleep(drawn.random() * 0.1)
             process.kill()
             killed += 1
         _, said = process.communicate(timeout=120)
+        cut_short += bool(being_written(run))
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, said
     assert killed == kills
     assert process.returncode == 0
-    leftovers = [
-        entry.name for entry in (run / "checkpoints").iterdir() if not entry.name.startswith("step-")
-    ]
-    assert not leftovers
-    assert_equal_runs(unstopped, Run.open(run))
+    assert cut_short or kills < 20
+    assert not being_written(run)  # what was cut short is swept away
+    assert_equal_runs(unstopped, Run.open(run), steps)
 
 
 TRAIN = """
@@ -280,6 +287,11 @@ new = dict(recipe="segformer-b0-scratch", data={boxes!r}, out={run!r}, overrides
 what = dict(resume={run!r}) if is_there else new
 tz.train(**what, network=Small(), device="cpu", quiet=True)
 """
+
+
+def being_written(run: Path) -> list[str]:
+    """What lies among the checkpoints and is none."""
+    return [entry.name for entry in run.glob("checkpoints/*") if not entry.name.startswith("step-")]
 
 
 def newest_step(run: Path) -> int:
@@ -319,6 +331,13 @@ def test_resume_refuses_changed_data_another_recipe_and_other_settings(
 def test_a_second_training_in_the_same_folder_is_refused(learned: Run) -> None:
     with learned.locked(), pytest.raises(errors.RunInUseError, match="Another training writes to"):
         tz.train(resume=learned.path, network=Dots())
+
+
+def test_going_on_with_a_finished_run_says_that_nothing_is_left(
+    learned: Run, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert tz.train(resume=learned.path, network=Dots(), device="cpu").step == 40
+    assert "all 40 steps were done before; nothing is left to do" in capfd.readouterr().err
 
 
 def test_a_run_folder_is_never_overwritten(learned: Run, boxes: Path, tmp_path: Path) -> None:

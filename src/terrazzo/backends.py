@@ -44,7 +44,9 @@ class TorchBackend:
     """
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision) -> None:
-        self.network = network.to(device)
+        lies = {tensor.device for tensor in (*network.parameters(), *network.buffers())}
+        # a network spread over processes takes itself apart when it is moved, even to where it is
+        self.network = network if lies <= {device} else network.to(device)
         self.device, self.precision = device, precision
         self._lock = threading.Lock()
         self._running = 0

@@ -8,6 +8,8 @@ Random numbers need no state: every stream is keyed by (seed, epoch, sample) or 
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,58 @@ from torch import Tensor, nn
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import CheckpointError
 from terrazzo.nn.two_classes import narrowed
+from terrazzo.sharding import local, part_of, whole
 
 OPTIMIZER = "optimizer.safetensors"
 TRAINING = "training.safetensors"
 
 
-def write_training_state(
-    folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None
-) -> None:
-    """Write optimiser tensors, and under EMA the network's own weights, into `folder`.
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of every tensor of a training, whole and on the CPU; all empty where another process writes them."""
+
+    model: Mapping[str, Tensor]
+    """What is validated: the average where there is one, as `network.state_dict()` names it."""
+    training: Mapping[str, Tensor] | None
+    """With an average: the weights that training goes on from."""
+    optimizer: Mapping[str, Tensor]
+    """NAME/exp_avg … for every trained tensor NAME."""
+
+    def write_training_state(self, folder: Path) -> None:
+        """Write all but the model into `folder`."""
+        save_file(dict(self.optimizer), folder / OPTIMIZER)
+        if self.training is not None:
+            save_file(dict(self.training), folder / TRAINING)
+
+
+def snapshot(
+    network: nn.Module, optimizer: torch.optim.Optimizer, average: MovingAverage | None, *, is_kept: bool
+) -> Snapshot:
+    """Copy what a checkpoint holds; of a spread network an exchange, in which `is_kept` says who gets a copy.
 
     Call while `network` holds its own weights, not the average.
     """
+
+    def copied(tensor: Tensor) -> Tensor | None:
+        full = whole(tensor.detach())
+        # a copy, since safetensors refuses tensors that share memory
+        return full.to("cpu", copy=True, memory_format=torch.contiguous_format) if is_kept else None
+
+    def kept(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        copies = ((name, copied(tensor)) for name, tensor in tensors.items())
+        return {name: copy for name, copy in copies if copy is not None}
+
     names: dict[Tensor, str] = {parameter: name for name, parameter in network.named_parameters()}
-    tensors = {
-        f"{names[parameter]}/{key}": torch.as_tensor(value).detach().contiguous().clone()
+    states = {
+        f"{names[parameter]}/{key}": torch.as_tensor(value)
         for parameter, state in optimizer.state.items()
         for key, value in state.items()
         if value is not None
     }
-    save_file(tensors, folder / OPTIMIZER)
-    if average is not None:
-        own = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
-        save_file(own, folder / TRAINING)
+    with average.applied(network) if average is not None else nullcontext():
+        model = kept(network.state_dict())
+    training = kept(network.state_dict()) if average is not None else None
+    return Snapshot(model, training, kept(states))
 
 
 def read_training_state(
@@ -59,8 +90,9 @@ def read_training_state(
     own = load_file(folder / TRAINING) if average is not None else dict(model_tensors)
     _load(network, own, where=folder)
     if average is not None:
+        like = network.state_dict()
         for name, tensor in average.tensors.items():
-            tensor.copy_(model_tensors[name])
+            tensor.copy_(part_of(model_tensors[name], like[name]))
     parameters = dict(network.named_parameters())
     states: dict[str, dict[str, Tensor]] = {}
     for key, tensor in load_file(folder / OPTIMIZER).items():
@@ -75,9 +107,17 @@ def read_training_state(
     for name, state in states.items():
         parameter = parameters[name]
         optimizer.state[parameter] = {
-            part: tensor if part == "step" and not _step_on_device(optimizer) else tensor.to(parameter.device)
-            for part, tensor in state.items()
+            part: _placed(tensor, parameter, optimizer) for part, tensor in state.items()
         }
+
+
+def _placed(tensor: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """A tensor of an optimiser's state, where and as that of `parameter` is to be."""
+    if tensor.ndim == 0:
+        return tensor.to(parameter.device) if _step_on_device(optimizer) else tensor
+    placed = torch.zeros_like(parameter, dtype=tensor.dtype)
+    local(placed).copy_(part_of(tensor, parameter))
+    return placed.detach()
 
 
 def _load(network: nn.Module, tensors: Mapping[str, Tensor], *, where: Path) -> None:
@@ -92,7 +132,9 @@ def _load(network: nn.Module, tensors: Mapping[str, Tensor], *, where: Path) -> 
             f"The checkpoint {where} is of another network.",
             found=f"{len(wrong)} tensors that do not fit, such as {', '.join(wrong[:5])}",
         )
-    network.load_state_dict(dict(tensors))
+    with torch.no_grad():
+        for name, tensor in wanted.items():
+            local(tensor).copy_(part_of(tensors[name], tensor))
 
 
 def _step_on_device(optimizer: torch.optim.Optimizer) -> bool:

@@ -24,7 +24,8 @@ def choose_device(name: str = "auto", *, local_rank: int = 0) -> torch.device:
         raise unknown_name("device", name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        number = int(index) if index else local_rank
+        # srun may show each process its own GPU alone
+        number = int(index) if index else local_rank % max(count, 1)
         if number >= count:
             raise UsageError(
                 f"There is no device {name!r} here.",
@@ -66,6 +67,28 @@ def autocast(precision: Precision, device: torch.device) -> AbstractContextManag
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return torch.autocast(device.type, dtype)
+
+
+def loss_scaler(precision: Precision, device: torch.device) -> torch.amp.GradScaler:
+    """Return what keeps gradients in f16 from vanishing; it does nothing in other precisions.
+
+    Raises UsageError on an Apple GPU where torch's scaler computes in float64, which those lack.
+    """
+    is_old = torch.__version__ < torch.torch_version.TorchVersion("2.8")
+    if precision == "f16" and device.type == "mps" and is_old:
+        raise UsageError(
+            "Training in f16 on an Apple GPU needs a newer torch.",
+            found=f"torch {torch.__version__}",
+            expected="2.8 or newer",
+            hint="In float32, the default there, it works with any:",
+            command="terrazzo train … train.precision=f32",
+        )
+    return torch.amp.GradScaler(device.type, enabled=precision == "f16")
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return `tensor` on `device`; a CUDA device is not waited for, any other is."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def has_fast_bf16_cpu() -> bool:

@@ -28,7 +28,7 @@ GOOD = 0.5  # times ln K, the cross-entropy of knowing nothing: below, it had fa
 
 
 def stop_if_not_finite(
-    meter: Meter, job: Job, processes: Processes, loader: Loader, schedule: Schedule
+    model: nn.Module, meter: Meter, job: Job, processes: Processes, loader: Loader, schedule: Schedule
 ) -> None:
     """Raise NonFiniteLossError if a loss since the last call was NaN or infinite; every process raises together.
 
@@ -46,7 +46,8 @@ def stop_if_not_finite(
         for image_BCHW, _ in loader.micro_batches(step):
             network(image_BCHW.to(processes.device))
 
-    layer = first_bad_layer(network, forward)
+    with processes.gathered(model):
+        layer = first_bad_layer(network, forward)
     names = loader.names(step)
     parts = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
     shown = ", ".join(names[:8]) + (f", … {len(names)} in all" if len(names) > 8 else "")
@@ -143,15 +144,18 @@ def _out_of_memory_training(job: Job, processes: Processes, said: str) -> Traini
         can_checkpoint=hasattr(job.network, "gradient_checkpointing"),
         is_cropped=recipe.data.augment,
     )
-    held = _measured(job, device, setting)
-    measured = [(_measured(job, device, option.setting), option) for option in choices]
+    needs_others = processes.world > 1 and (job.is_sharded or recipe.train.sync_batch_norm)
+    measure = _not_measured if needs_others else _measured
+    held = measure(job, device, setting)
+    measured = [(measure(job, device, option.setting), option) for option in choices]
     measured.sort(key=lambda pair: math.inf if pair[0] is None else pair[0])
     lines = [f"{memory.mib(count) if count is not None else 'not measurable':>14}  {option.override}: {option.effect}"
              for count, option in measured]  # fmt: skip
     numbers = (
         1 + {"adamw": 2}.get(recipe.optim.kind, 1) + bool(recipe.train.ema)
     )  # gradient, optimiser, average
-    state = memory.mib(memory.state_bytes(job.network, per_weight=numbers))
+    holders = processes.world if job.is_sharded else 1
+    state = memory.mib(memory.state_bytes(job.network, per_weight=numbers) // holders)
     activations = "could not be measured" if held is None else memory.mib(held)
     free = [option.override for _, option in measured if option.effect.startswith("the same result")]
     if free:
@@ -178,7 +182,7 @@ def _out_of_memory_training(job: Job, processes: Processes, said: str) -> Traini
                     if device.type == "cpu"
                     else []
                 ),
-                f"{_kept(job)} {advice}",
+                f"{kept(job)} {advice}",
             ]
         ),
         command=command,
@@ -196,7 +200,7 @@ def _out_of_memory_looking(job: Job, processes: Processes, said: str) -> Trainin
     return TrainingError(
         f"{processes.device} ran out of memory in the validation after step {job.reached} of {job.steps}.",
         found=f"{said}\n{seen}, {look.batch_size} at a time",
-        hint=f"{_kept(job)} Smaller windows need less. A run validates in one way from first to last; a new one\n"
+        hint=f"{kept(job)} Smaller windows need less. A run validates in one way from first to last; a new one\n"
         "starts from these weights:",
         command=_anew(job, *words),
     )
@@ -218,6 +222,10 @@ def _measured(job: Job, device: torch.device, setting: memory.Setting) -> int | 
         return None
 
 
+def _not_measured(job: Job, device: torch.device, setting: memory.Setting) -> None:
+    """Where weights or batch norm take all processes, no pass goes through in one; the others wait elsewhere."""
+
+
 def _largest_hw(job: Job) -> tuple[int, int]:
     """The largest size that training sees where it does not crop, of up to 100 images."""
     few = range(min(len(job.train_split), 100))
@@ -225,7 +233,8 @@ def _largest_hw(job: Job) -> tuple[int, int]:
     return max(height for height, _ in sizes), max(width for _, width in sizes)
 
 
-def _kept(job: Job) -> str:
+def kept(job: Job) -> str:
+    """Return the sentence about what a training that ends now leaves behind."""
     step = job.run.step
     return f"The run keeps {f'its checkpoint of step {step}' if step else 'no checkpoint; none was due yet'}."
 

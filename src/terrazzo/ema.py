@@ -5,11 +5,13 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 class MovingAverage:
     """A float32 copy of every weight and floating buffer that follows the network slowly.
 
+    Of a network that is spread over processes, a copy of this process's parts.
     The decay grows as min(decay, (1 + n) / (10 + n)) over the n updates so far, so a short training is averaged too.
     Saved checkpoints hold the average as their model; what training goes on from stands beside it.
     """
@@ -44,4 +46,8 @@ def _write(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _floating(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    return {
+        name: tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point()
+    }

@@ -5,17 +5,18 @@ Only process 0 writes; all of them validate, each its share of the images.
 
 import math
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from terrazzo import checkpoint, diagnosis
+from terrazzo import checkpoint, diagnosis, memory
 from terrazzo.board import Board
 from terrazzo.data.loader import Loader
 from terrazzo.devices import peak_memory
@@ -34,13 +35,13 @@ from terrazzo.rendering import contact_sheet
 
 
 class Keeper:
-    """Holds what a checkpoint is made of and decides what is kept."""
+    """Holds what a checkpoint is made of and decides what is kept. model: the network as `processes.wrap` made it."""
 
     def __init__(
         self,
         job: Job,
         processes: Processes,
-        network: nn.Module,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         scaler: torch.amp.GradScaler,
@@ -48,7 +49,8 @@ class Keeper:
         *,
         step: int,
     ) -> None:
-        self.job, self.processes, self.network = job, processes, network
+        self.job, self.processes, self.model, self.network = job, processes, model, job.network
+        self._buffers = [buffer.detach().clone() for buffer in job.network.buffers()]
         self.optimizer, self.schedule, self.scaler, self.average = optimizer, schedule, scaler, average
         self.saved_step = step
         self.is_judged = diagnosis.judges_fall(step, job.steps)
@@ -78,11 +80,17 @@ class Keeper:
         total, stopped, failed = self.processes.sum(mine).tolist()
         if failed:
             self.save(step)
-            with self.processes.agreed():
-                if isinstance(problem, UnreachableError):
-                    raise self._told_how_to_go_on(problem) from problem
-                if problem is not None:
-                    raise problem
+            try:
+                with self.processes.agreed():
+                    if isinstance(problem, UnreachableError):
+                        raise self._told_how_to_go_on(problem) from problem
+                    if problem is not None:
+                        raise problem
+            except UnreachableError:
+                raise
+            except TerrazzoError as error:
+                self._say_what_is_kept(error)
+                raise
         if stopped:
             self.job.run.stopped_by = received or signal.SIGTERM
         return total, stopped > 0
@@ -94,6 +102,18 @@ class Keeper:
             hint=f"The run is saved at step {self.saved_step}. When the place answers again:",
             command=f"terrazzo train --resume {self.job.run.path}",
         )
+
+    @contextmanager
+    def unharmed(self, step: int) -> Iterator[None]:
+        """What fails inside, where gradients are computed, costs none of the `step` steps before: they are saved."""
+        self._copy(self.network.buffers(), self._buffers)
+        try:
+            yield
+        except Exception as error:
+            with suppress(Exception):
+                self._copy(self._buffers, self.network.buffers())
+                self._rescue(step, error, is_idle=False)
+            raise
 
     def log(self, reading: Reading, done: int, *, lr: float, grad_norm: float, progress: Progress) -> None:
         """Say and write where training is after `done` steps."""
@@ -123,8 +143,8 @@ class Keeper:
             self.save(done)
             return False
         self._level()
+        predictor = self._predictor()
         with self._looking(done):
-            predictor = self._predictor()
             self.report = report = measure(
                 predictor,
                 job.eval_split,
@@ -153,12 +173,13 @@ class Keeper:
     def _looking(self, done: int) -> Iterator[None]:
         """Validate inside: with the averaged weights where there are such; failing costs none of the steps before."""
         self.job.reached, self.job.is_looking = done, True
+        averaged = self.average.applied(self.network) if self.average is not None else nullcontext()
         try:
-            with self.average.applied(self.network) if self.average is not None else nullcontext():
+            with averaged, self.processes.gathered(self.model):
                 yield
         except Exception as error:
-            if self.processes.world == 1:  # several would have to agree
-                self.save(done)
+            with suppress(Exception):
+                self._rescue(done, error, is_idle=True)
             if isinstance(error, UnreachableError):
                 raise self._told_how_to_go_on(error) from error
             raise
@@ -169,16 +190,31 @@ class Keeper:
         if done == self.saved_step and score is None:
             return
         self._level()
+        taken = self._taken() if self.job.is_sharded else None  # an exchange
         with self.processes.agreed():
             if self.processes.is_first:
-                state = {
-                    "scaler": self.scaler.state_dict(),
-                    "average_updates": self.average.updates if self.average is not None else 0,
-                    "miou": score,
-                    "processes": self.processes.world,
-                }
-                self.job.run.save(done, self._write, state=state)
+                self._write(done, taken or self._taken(), score)
         self.saved_step = done
+
+    def _rescue(self, done: int, error: Exception, *, is_idle: bool) -> None:
+        """Save the `done` steps before an error, from this process alone: others wait for it, or are gone.
+
+        Each process holds everything, so whichever fails can do it, unless the network is spread over them. Batch norm
+        that is not synchronised keeps this process's own statistics.
+        """
+        if memory.is_out_of_memory(error):
+            traceback.clear_frames(error.__traceback__)  # they hold the activations
+        try:
+            with self.processes.rescue(error, is_idle=is_idle) as is_mine:
+                if is_mine and done != self.saved_step and not self.job.is_sharded:
+                    self._write(done, self._taken(), None)
+        finally:
+            self._say_what_is_kept(error)
+
+    def _say_what_is_kept(self, error: Exception) -> None:
+        if self.job.run.step:
+            command = f"terrazzo train --resume {self.job.run.path}"
+            error.add_note(f"{diagnosis.kept(self.job)} To go on:\n  {command}")
 
     def conclude(self, progress: Progress, loader: Loader) -> None:
         """Say how it ended and what comes next; raises TrainingError when a handful could not be memorised."""
@@ -203,17 +239,31 @@ class Keeper:
                 f"best mIoU {100 * run.best['miou']:.2f} at step {run.best['step']}: {run.best_folder()}"
             )
 
-    def _write(self, folder: Path) -> None:
+    def _taken(self) -> checkpoint.Snapshot:
+        is_kept = self.processes.is_first or not self.job.is_sharded
+        return checkpoint.snapshot(self.network, self.optimizer, self.average, is_kept=is_kept)
+
+    def _write(self, done: int, taken: checkpoint.Snapshot, score: float | None) -> None:
         job, data = self.job, self.job.recipe.data
-        with self.average.applied(self.network) if self.average is not None else nullcontext():
+
+        def write(folder: Path) -> None:
             weights.save_model(
                 folder,
                 self.network,
                 classes=job.data.classes,
                 preprocessing={"resize": data.resize, "resize_hw": data.resize_hw, "dtype": job.data.dtype},
                 terrazzo=self._card(),
+                tensors=taken.model,
             )
-        checkpoint.write_training_state(folder, self.network, self.optimizer, self.average)
+            taken.write_training_state(folder)
+
+        state = {
+            "scaler": self.scaler.state_dict(),
+            "average_updates": self.average.updates if self.average is not None else 0,
+            "miou": score,
+            "processes": self.processes.world,
+        }
+        job.run.save(done, write, state=state)
 
     def _card(self) -> dict[str, Any]:
         """terrazzo.json: what this model is, what it was trained on, what it scored."""
@@ -239,6 +289,12 @@ class Keeper:
         for tensors in (self.network.state_dict(), averages):
             names = [name for name, _ in self.network.named_buffers() if name in tensors]
             self.processes.average(tensors[name] for name in names if tensors[name].is_floating_point())
+
+    @staticmethod
+    @torch.no_grad()
+    def _copy(source: Iterable[Tensor], target: Iterable[Tensor]) -> None:
+        for one, other in zip(source, target, strict=True):
+            other.copy_(one)
 
     def _predictor(self) -> Predictor:
         job = self.job

@@ -4,6 +4,7 @@ Only process 0 makes the run folder. Weights, recipe and data that do not fit to
 first image is read.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike, fspath
@@ -27,11 +28,12 @@ from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
 from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
 from terrazzo.evaluation import Loss
+from terrazzo.launcher import place
 from terrazzo.nn import ModelConfig, build, starting, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.own_loss import OwnLoss
 from terrazzo.optim import Schedule, check_warmup, shortened_warmup
-from terrazzo.processes import Processes, launch
+from terrazzo.processes import Processes
 from terrazzo.recipe import Recipe, load
 from terrazzo.recipes import openmmlab
 from terrazzo.run import Run, free_folder, read_state
@@ -47,10 +49,29 @@ FREE_ON_RESUME = (
     "train.loggers",
     "train.gradient_checkpointing",
     "train.micro_batch",
+    "train.shard",
     "data.workers",
     "data.cache",
     "data.on_unreadable",
 )  # overrides that do not change what is computed
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `training.train` was asked for: its arguments, which its docstring explains."""
+
+    recipe: str | PathLike[str] | Recipe | None = None
+    data: str | PathLike[str] | Dataset | None = None
+    out: str | PathLike[str] | None = None
+    overrides: Sequence[str] = ()
+    network: nn.Module | None = None
+    loss: Callable[..., Any] | None = None
+    metrics: Mapping[str, Callable[..., float]] | None = None
+    overfit: int = 0
+    fold: tuple[int, int] | None = None
+    resume: str | PathLike[str] | None = None
+    seed: int | None = None
+    data_changed_ok: bool = False
 
 
 @dataclass
@@ -77,6 +98,8 @@ class Job:
     """How many steps are done; kept up to date, for whoever has to say where it broke."""
     is_looking: bool = False
     """True while a validation goes on."""
+    is_sharded: bool = False
+    """True where no process holds the whole network."""
 
     def loader(self, processes: Processes) -> Loader:
         """Return the loader of this process's share of every step."""
@@ -149,7 +172,11 @@ class Job:
             scaler.load_state_dict(state["scaler"])
         if average is not None:
             average.updates = state["average_updates"]
-        self.said.append(f"going on from step {state['step']}")
+        self.said.append(
+            f"going on from step {state['step']}"
+            if state["step"] < self.steps
+            else f"all {self.steps:,} steps were done before; nothing is left to do"
+        )
         before, now = state.get("processes", processes.world), processes.world
         if before != now:
             self.said.append(
@@ -159,29 +186,19 @@ class Job:
         return int(state["step"])
 
 
-def prepare(
-    processes: Processes,
-    recipe: str | PathLike[str] | Recipe | None,
-    *,
-    out: str | PathLike[str] | None,
-    overrides: Sequence[str],
-    overfit: int,
-    resume: str | PathLike[str] | None,
-    seed: int | None,
-    **asked: Any,
-) -> Job:
-    """Resolve what `train` was asked for, with its arguments; an error of one process is raised in all of them."""
+def prepare(processes: Processes, asked: Asked) -> Job:
+    """Resolve what `train` was asked for; an error of one process is raised in all of them."""
     begun: Path | None = None
     with processes.agreed():
-        if resume is None and processes.is_first:
-            begun = _begun_before(recipe, out, overrides, overfit=overfit, seed=seed)
+        if asked.resume is None and processes.is_first:
+            begun = _begun_before(asked)
     begun = processes.tell(begun)
     if begun is not None:
-        recipe, overrides, resume = None, (), begun
+        asked = replace(asked, recipe=None, overrides=(), resume=begun)
     with processes.agreed():
-        job = _job(recipe, out=out, overrides=overrides, overfit=overfit, resume=resume, seed=seed,
-                   **asked)  # fmt: skip
-    _make_folder(processes, job, is_named=out is not None)
+        job = _job(asked)
+        job.is_sharded = _is_sharded(job, processes)
+    _make_folder(processes, job, is_named=asked.out is not None)
     if processes.pulse is not None:
         processes.pulse.command = f"terrazzo train --resume {job.run.path}"
     counts = ", ".join(f"{name} {len(split):,}" for name, split in job.data.splits.items())
@@ -195,33 +212,21 @@ def prepare(
     return job
 
 
-def _job(
-    recipe: str | PathLike[str] | Recipe | None,
-    *,
-    data: str | PathLike[str] | Dataset | None,
-    out: str | PathLike[str] | None,
-    overrides: Sequence[str],
-    network: nn.Module | None,
-    loss: Callable[..., Any] | None,
-    metrics: Mapping[str, Callable[..., float]] | None,
-    overfit: int,
-    resume: str | PathLike[str] | None,
-    seed: int | None,
-    data_changed_ok: bool,
-    fold: tuple[int, int] | None = None,
-) -> Job:
+def _job(asked: Asked) -> Job:
     """Resolve everything that needs no other process and writes nothing; the folder of a new run is made afterwards."""
+    overfit, fold, network, loss = asked.overfit, asked.fold, asked.network, asked.loss
     if overfit < 0:
         raise UsageError("--overfit takes a number of images.", found=str(overfit), expected="1 or more")
-    resumed = Run.open(resume) if resume is not None else None
+    resumed = Run.open(asked.resume) if asked.resume is not None else None
     if fold is not None:
         _check_fold(fold, resumed)
+    recipe, overrides = asked.recipe, asked.overrides
     base = resumed.recipe if resumed else _recipe(recipe)
-    chosen = (
-        _recipe_of_resumed(resumed, recipe, overrides) if resumed else _overridden(base, overrides, seed=seed)
-    )
+    chosen = _recipe_of_resumed(resumed, asked) if resumed else _overridden(base, overrides, seed=asked.seed)
     check_loggers(chosen.train.loggers)
-    source: Any = data if data is not None else resumed.data["source"] if resumed else chosen.default_data
+    source: Any = (
+        asked.data if asked.data is not None else resumed.data["source"] if resumed else chosen.default_data
+    )
     if source is None:
         raise UsageError("Training needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
                          command=f"terrazzo train {chosen.name} --data DATA")  # fmt: skip
@@ -237,7 +242,7 @@ def _job(
     said = [*dataset.notes, *openmmlab.fits(chosen, data_name=dataset.name, num_classes=len(dataset.classes))]
     said += _taken_by_name(recipe)
     if resumed:
-        _check_same_data(resumed, dataset, data_changed_ok)
+        _check_same_data(resumed, dataset, asked.data_changed_ok)
         overfit = int(resumed.data.get("overfit", 0))
     train_split, eval_split = _splits(dataset, chosen, overfit)
     if overfit and not resumed:
@@ -260,7 +265,7 @@ def _job(
     if chosen.train.gradient_checkpointing:
         _turn_on_checkpointing(built)
     pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
-    own = {"network": network, "loss": loss, **(metrics or {})}
+    own = {"network": network, "loss": loss, **(asked.metrics or {})}
     record = _data_record(dataset, source, overfit, pixels) | {
         "own": {name: qualified_name(part) for name, part in own.items() if part is not None},
         "licenses": {  # what the trained weights inherit
@@ -268,7 +273,7 @@ def _job(
             "data": dataset.license,
         },
     }
-    run = resumed or Run(Path(out) if out is not None else Path("runs"), chosen, record)
+    run = resumed or Run(Path(asked.out) if asked.out is not None else Path("runs"), chosen, record)
     run.recipe = chosen
     return Job(
         run=run,
@@ -278,7 +283,7 @@ def _job(
         eval_split=eval_split,
         network=built,
         loss=_loss(chosen, loss, pixels, dataset, align_corners=bool(getattr(built, "align_corners", False))),
-        metrics=metrics or {},
+        metrics=asked.metrics or {},
         steps=steps,
         is_own_network=network is not None,
         overfit=overfit,
@@ -328,10 +333,9 @@ def _taken_by_name(recipe: str | PathLike[str] | Recipe | None) -> list[str]:
     )
 
 
-def _recipe_of_resumed(
-    run: Run, recipe: str | PathLike[str] | Recipe | None, overrides: Sequence[str]
-) -> Recipe:
+def _recipe_of_resumed(run: Run, asked: Asked) -> Recipe:
     """The run's own recipe; another one, or an override that would change what is computed, is refused."""
+    recipe, overrides = asked.recipe, asked.overrides
     if recipe is not None:
         other = recipe if isinstance(recipe, Recipe) else load(recipe, ())
         if other.name != run.recipe.name:
@@ -454,6 +458,23 @@ def _loss(
     return SegmentationLoss(recipe.loss, weights_K, dataset.classes.ignore, align_corners=align_corners)
 
 
+def _is_sharded(job: Job, processes: Processes) -> bool:
+    """Whether the network is to be spread over the processes; RecipeError where that is asked for elsewhere."""
+    if job.recipe.train.shard == "none":
+        if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+            raise RecipeError(
+                "accelerate launch was asked to spread the network over the processes, and the recipe was not.",
+                found="--use_fsdp, or an accelerate config that says so, and train.shard=none",
+                hint="The recipe says so:",
+                command="train.shard=fsdp",
+            )
+        return False
+    if processes.world == 1:
+        job.said.append("train.shard=fsdp: one process holds everything; it takes several to share")
+        return False
+    return True
+
+
 def _make_folder(processes: Processes, job: Job, *, is_named: bool) -> None:
     """Make the folder of a new run, in process 0; the others write nothing and need not see it."""
     if job.is_resumed:
@@ -465,32 +486,26 @@ def _make_folder(processes: Processes, job: Job, *, is_named: bool) -> None:
             env = environment.describe() | {
                 "device": str(processes.device),
                 "processes": processes.world,
-                "launch": launch(),
+                "launch": place().attempt,
             }
             Run.create(run.path, job.recipe, data=run.data, env=env)
     run.path = processes.tell(run.path)
 
 
-def _begun_before(
-    recipe: str | PathLike[str] | Recipe | None,
-    out: str | PathLike[str] | None,
-    overrides: Sequence[str],
-    *,
-    overfit: int,
-    seed: int | None,
-) -> Path | None:
+def _begun_before(asked: Asked) -> Path | None:
     """The run that this very command began before its launcher started it again (`torchrun --max-restarts`)."""
-    mine = launch()
+    mine = place().attempt
     if mine is None:
         return None
-    for file in [Path(out) / "env.json"] if out is not None else sorted(Path("runs").glob("*/env.json")):
+    files = sorted(Path("runs").glob("*/env.json")) if asked.out is None else [Path(asked.out) / "env.json"]
+    for file in files:
         if file.with_name("recipe.json").is_file() and read_json(file).get("launch") == mine:
             run = Run.open(file.parent)
-            asked = _overridden(_recipe(recipe), overrides, seed=seed)
             warmup = run.recipe.optim.warmup_steps  # may have been shortened to the data
-            asked = replace(asked, optim=replace(asked.optim, warmup_steps=warmup))
-            if run.data["overfit"] or run.recipe == asked:
-                return run.path if run.data["overfit"] == overfit else None
+            wanted = _overridden(_recipe(asked.recipe), asked.overrides, seed=asked.seed)
+            wanted = replace(wanted, optim=replace(wanted.optim, warmup_steps=warmup))
+            if run.data["overfit"] or run.recipe == wanted:
+                return run.path if run.data["overfit"] == asked.overfit else None
     return None
 
 

@@ -1,13 +1,14 @@
 """One training over one process or many: who I am, which device is mine, and the few things ranks say to each other.
 
-Reads what `torchrun`, `accelerate launch` and Slurm's own variables put into the environment (RANK, WORLD_SIZE,
-LOCAL_RANK, MASTER_ADDR), so the same command runs under all of them; without them it is a single process and every
-exchange below is the identity. Gradients are averaged by torch's DistributedDataParallel; nothing here knows models.
+`launcher.py` knows what torchrun, accelerate launch, srun and mpirun say, so the same command runs under all of them;
+without them it is a single process and every exchange below is the identity. Gradients are averaged by torch's
+DistributedDataParallel, or by `sharding.py` where no process can hold everything; nothing here knows models.
 
 What lies on a CPU is exchanged by gloo and what lies on a GPU by nccl, so a word between processes waits for no GPU. A
 mistake that one process finds ends all of them and is told once; so is the death of a process (`pulse.py`).
 """
 
+import math
 import os
 import signal
 import socket
@@ -28,7 +29,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from terrazzo.devices import choose_device
 from terrazzo.errors import TerrazzoError, TrainingError, UsageError
+from terrazzo.launcher import Place, place
 from terrazzo.pulse import Pulse
+from terrazzo.sharding import Sharded
 
 PATIENCE = timedelta(
     minutes=30
@@ -122,15 +125,46 @@ class Processes:
         """Return once every process has arrived here."""
         self.sum(torch.zeros(1))
 
-    def wrap(self, network: nn.Module) -> nn.Module:
-        """Return `network` so that its gradients are averaged over processes; itself when there is one.
+    def wrap(self, network: nn.Module, *, shard: bool = False) -> nn.Module:
+        """Move `network` to the device; return it so that gradients are averaged over processes, itself where one is.
 
-        Every process gets rank 0's weights and buffers.
+        Every process gets rank 0's weights and buffers. shard: and keeps its part of them alone; what holds on to the
+        parameters, such as an optimiser, is to be made afterwards. Raises RecipeError where that cannot be done.
         """
+        if self.world > 1 and shard:
+            return Sharded(network, self.device)
+        network.to(self.device)
         if self.world == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
         return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+    def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:
+        """Scale the gradients of a wrapped network down to a norm of `max_norm`; return the norm they had."""
+        if isinstance(model, Sharded):
+            return model.clip(max_norm or math.inf)
+        return nn.utils.clip_grad_norm_(model.parameters(), max_norm or math.inf)
+
+    def gathered(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Return a context in which this process may call the network inside `model` without the others."""
+        return model.gathered() if isinstance(model, Sharded) else nullcontext()
+
+    @contextmanager
+    def rescue(self, error: Exception, *, is_idle: bool) -> Iterator[bool]:
+        """Yield whether this process is to save what all had before `error`: one at most, and the others wait for it.
+
+        That is the first in which something went wrong by itself. Where a process is gone instead, it is process 0,
+        unless a GPU may have gone on without it; is_idle: no GPU has anything left to do.
+        """
+        if self.world == 1:
+            yield True
+        elif _is_lost(error) and not (self.is_first and (is_idle or self.device.type == "cpu")):
+            yield False
+        elif self.pulse is None:
+            yield self.is_first
+        else:
+            with self.pulse.first() as is_first:
+                yield is_first
 
     def hold_gradients(self, network: nn.Module, hold: bool) -> AbstractContextManager[None]:
         """Return a context in which backward does not exchange gradients; for all micro-batches but the last."""
@@ -146,36 +180,34 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     device: "auto", "cpu", "cuda", "cuda:1", "mps". Raises UsageError when it is not there, and TrainingError when
     another process is gone. An error that another process tells has `is_told` set.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    chosen = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", 0)))
+    is_joined = dist.is_initialized()  # by the user's script, whose group it stays
+    mine = Place(dist.get_rank(), dist.get_world_size(), _local_rank()) if is_joined else place()
+    rank, world = mine.rank, mine.world
+    chosen = choose_device(device, local_rank=mine.local_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if world == 1:
+    if is_joined or world == 1:
         yield Processes(rank, world, chosen)
-        return
-    if dist.is_initialized():  # by the user's script, whose group it stays
-        yield Processes(dist.get_rank(), dist.get_world_size(), chosen)
         return
     if chosen.type == "mps":
         raise UsageError("An Apple GPU trains alone.", found=f"{world} processes", hint="CPUs can be several:",
                          command="terrazzo train … --device cpu")  # fmt: skip
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
-        store, rank, world = next(rendezvous("env://", rank, world, timeout=PATIENCE))
+        is_told = "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ  # srun leaves it to us
+        where = "env://" if is_told else f"tcp://{mine.address}:{mine.port}"
+        store, rank, world = next(rendezvous(where, rank, world, timeout=PATIENCE))
         # torchrun's store outlives a restart, with the addresses of processes that are no more
         attempt = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
         dist.init_process_group(backend, store=attempt, rank=rank, world_size=world, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        address = (
-            f"{os.environ.get('MASTER_ADDR', 'MASTER_ADDR')}:{os.environ.get('MASTER_PORT', 'MASTER_PORT')}"
-        )
         raise TrainingError(
             f"Process {rank} of {world} did not find the others.",
             found=str(error).partition("\n")[0],
-            expected=f"all {world} at {address}",
+            expected=f"all {world} at {mine.address}:{mine.port}",
             hint="Has each machine been started, with the same address, and does no firewall lie between them?",
         ) from error
-    pulse = Pulse(rank, world, name=Processes(rank, world, chosen).tell(uuid.uuid4().hex))
+    pulse = Pulse(mine, name=Processes(rank, world, chosen).tell(uuid.uuid4().hex))
     processes = Processes(rank, world, chosen, pulse)
     try:
         processes.wait()
@@ -195,12 +227,8 @@ def joined(device: str = "auto") -> Iterator[Processes]:
     dist.destroy_process_group()
 
 
-def launch() -> str | None:
-    """Return a name for this start of a launcher that is the same after its restarts; None without such a launcher."""
-    name = os.environ.get("TORCHELASTIC_RUN_ID")
-    if name == "none":  # torchrun without --standalone or --rdzv-id: known by its own process
-        return f"{socket.gethostname()}/{os.getppid()}"
-    return name
+def _local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", dist.get_rank()))
 
 
 def _as_told(error: BaseException, pulse: Pulse) -> BaseException:
@@ -223,11 +251,14 @@ def _is_lost(error: BaseException) -> bool:
 
 @contextmanager
 def _without_torch_talk() -> Iterator[None]:
-    """DistributedDataParallel tells every process of a renamed argument and of layouts that cost it nothing here."""
+    """Torch tells every process of a renamed argument, of layouts that cost nothing, and of views nobody writes to."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         warnings.filterwarnings(
             "ignore", message="Grad strides do not match bucket view", category=UserWarning
+        )
+        warnings.filterwarnings(
+            "ignore", message="FSDP2-wrapped module .* returned a view", category=UserWarning
         )
         yield
 

@@ -11,9 +11,13 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch.distributed as dist
+
+from terrazzo.launcher import Place
 
 # seconds
 BEAT = 3.0
@@ -24,16 +28,18 @@ GRACE = 10.0  # for the main thread to end by itself once somebody has ended
 class Pulse:
     """The beats of process `rank`, and its eye on process `rank + 1`; `stop` ends both."""
 
-    def __init__(self, rank: int, world: int, *, name: str) -> None:
-        """Connect to the store at MASTER_ADDR:MASTER_PORT. name: of these processes, for a store outlives them."""
-        self.rank, self.world = rank, world
+    def __init__(self, mine: Place, *, name: str) -> None:
+        """Connect to the store where the launcher put it. name: of these processes, for a store outlives them."""
+        self.rank, self.world = mine.rank, mine.world
         self.command = "terrazzo train --resume RUN"  # what goes on from here, once somebody knows
-        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        self._is_busy = False
         patience = timedelta(seconds=SILENCE)
-        store = dist.TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=patience)
+        store = dist.TCPStore(
+            mine.address, mine.port, is_master=False, wait_for_workers=False, timeout=patience
+        )
         self._store = dist.PrefixStore(f"terrazzo/{name}", store)
         self._stopped = threading.Event()
-        self._store.set(f"beat/{rank}", "0")  # before anybody looks
+        self._store.set(f"beat/{self.rank}", "0")  # before anybody looks
         self._thread = threading.Thread(target=self._live, name="terrazzo-pulse", daemon=True)
 
     def start(self) -> None:
@@ -50,6 +56,27 @@ class Pulse:
             return self._store.add("over", 1) == 1
         except RuntimeError:  # the store is gone with its process: nobody can be asked
             return True
+
+    @contextmanager
+    def first(self) -> Iterator[bool]:
+        """Yield True in the first process that comes here, and False in the others once that one has left.
+
+        Training is over then; it is done with what is inside, however long that takes.
+        """
+        try:
+            is_first = self._store.add("first", 1) == 1
+            if not is_first:
+                self._store.wait(["done"], timedelta(seconds=SILENCE))
+        except RuntimeError:  # the store is gone, or the first with it
+            is_first = False
+        self._is_busy = is_first
+        try:
+            yield is_first
+        finally:
+            self._is_busy = False
+            if is_first:
+                with contextlib.suppress(RuntimeError):
+                    self._store.set("done", "")
 
     def sentence(self, dead: int | None = None) -> str:
         """Return what is said when a process is gone."""
@@ -85,6 +112,8 @@ class Pulse:
         """End this process, whose main thread may wait for ever; it is given a moment to end by itself."""
         if self._stopped.wait(GRACE):
             return
+        while self._is_busy:
+            time.sleep(BEAT)
         if not already_told:
             with contextlib.suppress(OSError):
                 print(f"TrainingError: {self.sentence(dead)}", file=sys.stderr, flush=True)

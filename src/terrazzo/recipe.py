@@ -71,6 +71,8 @@ class TrainConfig:
     """Stop after this many validations without a better mIoU; 0 is never."""
     sync_batch_norm: bool = False
     """Batch norm sees the batches of all processes."""
+    shard: Literal["none", "fsdp"] = "none"
+    """fsdp: each process holds its part of weights, gradients and optimiser state, for networks that do not fit."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of holding them: slower, less memory."""
     pictures: int = 4

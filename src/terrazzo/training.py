@@ -7,7 +7,6 @@ The gradient of a step is that of one loss: the sum over the pixels of the *glob
 whatever the number of processes and micro-batches. Random streams are keyed, so a stopped run goes on bit for bit.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -18,14 +17,14 @@ from torch import Tensor, nn
 
 from terrazzo import diagnosis
 from terrazzo.data import Dataset
-from terrazzo.devices import autocast, choose_precision
+from terrazzo.devices import autocast, choose_precision, loss_scaler, sent
 from terrazzo.ema import MovingAverage
 from terrazzo.keeping import Keeper
 from terrazzo.meter import Meter
 from terrazzo.nn.outputs import as_output
 from terrazzo.nn.sync_batch_norm import synchronise
 from terrazzo.optim import build_optimizer, build_schedule
-from terrazzo.preparation import Job, prepare
+from terrazzo.preparation import Asked, Job, prepare
 from terrazzo.processes import Processes, joined
 from terrazzo.progress import Progress
 from terrazzo.recipe import Recipe
@@ -64,22 +63,10 @@ def train(
     SIGINT, SIGTERM and a closed terminal end it after the present step with a checkpoint; `run.stopped_by` tells.
     Raises the errors of reading recipe and data, NonFiniteLossError, StorageError, RunInUseError, DataChangedError.
     """
+    asked = Asked(recipe=recipe, data=data, out=out, overrides=overrides, network=network, loss=loss, metrics=metrics,
+                  overfit=overfit, fold=fold, resume=resume, seed=seed, data_changed_ok=data_changed_ok)  # fmt: skip
     with joined(device) as processes:
-        job = prepare(
-            processes,
-            recipe,
-            data=data,
-            out=out,
-            overrides=overrides,
-            network=network,
-            loss=loss,
-            metrics=metrics,
-            overfit=overfit,
-            fold=fold,
-            resume=resume,
-            seed=seed,
-            data_changed_ok=data_changed_ok,
-        )
+        job = prepare(processes, asked)
         lock = job.run.locked() if processes.is_first else nullcontext()
         with lock, diagnosis.told_out_of_memory(job, processes):
             _train(job, processes, quiet=quiet or not processes.is_first)
@@ -89,17 +76,17 @@ def train(
 def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
     recipe, device = job.recipe, processes.device
     precision = choose_precision(recipe.train.precision, device)
-    network = job.network.to(device)
-    optimizer = build_optimizer(network, recipe.optim)
-    schedule = build_schedule(optimizer, recipe.optim, job.steps)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "f16")
+    network = job.network
     if recipe.train.sync_batch_norm and processes.world > 1:
         synchronise(network)
-    model = processes.wrap(network)
+    model = processes.wrap(network, shard=recipe.train.shard == "fsdp")  # on its device from here on
+    optimizer = build_optimizer(network, recipe.optim)
+    schedule = build_schedule(optimizer, recipe.optim, job.steps)
+    scaler = loss_scaler(precision, device)
     average = MovingAverage(network, recipe.train.ema) if recipe.train.ema else None
     start = job.restore(processes, network, optimizer, schedule, scaler, average)
     loader = job.loader(processes)
-    keeper = Keeper(job, processes, network, optimizer, schedule, scaler, average, step=start)
+    keeper = Keeper(job, processes, model, optimizer, schedule, scaler, average, step=start)
     meter = Meter()
     with (
         StopSignals() as stop,  # first in, last out: a launcher's SIGTERM does not cut the leaving short
@@ -116,17 +103,18 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
                 keeper.save(step)
                 break
             losses: dict[str, Tensor] = {}
-            for number, (image_BCHW, mask_BHW) in enumerate(loader.micro_batches(step)):
-                torch.manual_seed(loader.key(step, number))  # dropout and drop path, the same after a resume
-                with processes.hold_gradients(model, hold=number < loader.num_micro_batches - 1):
-                    with autocast(precision, device):
-                        output = as_output(model(image_BCHW.to(device, non_blocking=True)))
-                    mask_BHW = mask_BHW.to(device, non_blocking=True)
-                    parts = job.loss(output, mask_BHW, weight=weight)
-                    total = torch.stack(list(parts.values())).sum() * processes.world  # the exchange averages
-                    scaler.scale(total).backward()
-                losses = {name: losses.get(name, 0) + part.detach() for name, part in parts.items()}
-                meter.see(output.logits, mask_BHW, ignore=job.data.classes.ignore)
+            with keeper.unharmed(step):
+                for number, (image_BCHW, mask_BHW) in enumerate(loader.micro_batches(step)):
+                    torch.manual_seed(loader.key(step, number))  # for dropout, the same after a resume
+                    with processes.hold_gradients(model, hold=number < loader.num_micro_batches - 1):
+                        with autocast(precision, device):
+                            output = as_output(model(sent(image_BCHW, device)))
+                        mask_BHW = sent(mask_BHW, device)
+                        parts = job.loss(output, mask_BHW, weight=weight)
+                        total = torch.stack(list(parts.values())).sum()
+                        scaler.scale(total * processes.world).backward()  # the exchange takes a mean
+                    losses = {name: losses.get(name, 0) + part.detach() for name, part in parts.items()}
+                    meter.see(output.logits, mask_BHW, ignore=job.data.classes.ignore)
             meter.add(step, losses, waited=loader.waited(step))
 
             done = step + 1
@@ -135,9 +123,9 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
             looks = done % recipe.eval.every == 0 or is_last
             keeps = done % recipe.train.save_every == 0 and not looks
             if device.type == "cpu" or says or looks or keeps:  # more often would empty a GPU's queue
-                diagnosis.stop_if_not_finite(meter, job, processes, loader, schedule)
+                diagnosis.stop_if_not_finite(model, meter, job, processes, loader, schedule)
             scaler.unscale_(optimizer)
-            grad_norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.train.max_grad_norm or math.inf)
+            grad_norm = processes.clip(model, recipe.train.max_grad_norm)
             lr = schedule.get_last_lr()[0]
             scaler.step(optimizer)
             scaler.update()

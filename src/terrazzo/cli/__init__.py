@@ -100,8 +100,13 @@ def _tell(error: TerrazzoError, cause: BaseException | None = None) -> int:
     if os.environ.get("TERRAZZO_TRACEBACK") == "1":
         _print_traceback(cause or error)
     if not error.is_told:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(f"{type(error).__name__}: {error}", *notes_of(error), sep="\n", file=sys.stderr)
     return error.exit_code
+
+
+def notes_of(error: BaseException) -> list[str]:
+    """Return what was added to an error on its way: `error.add_note`."""
+    return [f"  {note}" for note in getattr(error, "__notes__", ())]
 
 
 def _tell_bug(error: BaseException) -> int:

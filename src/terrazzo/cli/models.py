@@ -1,6 +1,5 @@
 """quickstart, train, evaluate, predict, convert: a network and what it is worth."""
 
-import os
 from argparse import Namespace
 from typing import Any
 
@@ -55,6 +54,7 @@ def _train_arguments(parser: Parser) -> None:
 def _train(arguments: Namespace) -> int:
     recipe, overrides = recipe_and_overrides(arguments.words)
 
+    from terrazzo.launcher import place
     from terrazzo.training import train
 
     run = train(
@@ -69,7 +69,7 @@ def _train(arguments: Namespace) -> int:
         seed=arguments.seed,
         data_changed_ok=arguments.data_changed_ok,
     )
-    if os.environ.get("RANK", "0") != "0":  # process 0 says it
+    if place().rank != 0:  # process 0 says it
         return 0 if run.stopped_by is None else 128 + run.stopped_by
     if run.stopped_by is not None:
         print(f"Stopped and saved at step {run.step}. To go on:\n  terrazzo train --resume {run.path}")

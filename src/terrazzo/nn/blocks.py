@@ -24,7 +24,8 @@ def upsampled_sum(base_BHWD: Tensor, maps_BhwD: list[Tensor]) -> Tensor:
 
     base_BHWD is overwritten: pass a tensor that nobody else needs, such as the output of a linear layer.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():  # exporters want plain operations
+    is_plain = torch.jit.is_tracing() or torch.compiler.is_compiling()  # exporters want plain operations
+    if is_plain or base_BHWD.device.type == "mps":  # which has been seen to misread strides of `out=`
         return upsampled_sum_reference(base_BHWD, maps_BhwD)
     total: Tensor = _UpsampledSum.apply(base_BHWD, *maps_BhwD)
     return total
@@ -69,6 +70,15 @@ def normalised_logits_reference(
     """The same as separate steps, for tests, for other devices and for a norm of another kind."""
     hidden_BHWD = F.relu(norm(x_BHWD.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
     return classified(hidden_BHWD, weight_BKD, bias_K)
+
+
+def still(parameter: Tensor) -> Tensor:
+    """Return `parameter` with a gradient of exactly 0, where a batch norm takes away again whatever it adds.
+
+    Its gradient is 0 there but for rounding. AdamW divides a gradient by its own size and makes full steps of that
+    rounding, other ones with every number of processes.
+    """
+    return parameter.detach() + 0.0 * parameter
 
 
 def classified(x_BHWD: Tensor, weight_BKD: Tensor, bias_K: Tensor) -> Tensor:

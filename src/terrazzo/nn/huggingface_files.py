@@ -122,17 +122,25 @@ def read(
 
 
 def save(
-    folder: Path, network: HuggingFaceNetwork, *, classes: Classes, preprocessing: Mapping[str, Any]
+    folder: Path,
+    network: HuggingFaceNetwork,
+    *,
+    classes: Classes,
+    preprocessing: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """Write config.json, the weights and preprocessor_config.json, from which transformers opens the network.
 
-    Returns what terrazzo.json should say of the network besides.
+    tensors: instead of the network's own, under its names. Returns what terrazzo.json should say of the network besides.
     """
     config = network.model.config
     config.id2label = dict(enumerate(classes.names))
     config.label2id = {name: class_id for class_id, name in enumerate(classes.names)}
+    theirs_own = (
+        tensors if tensors is None else {name.removeprefix("model."): one for name, one in tensors.items()}
+    )
     with _quietly():
-        network.model.save_pretrained(folder)
+        network.model.save_pretrained(folder, state_dict=theirs_own)
     mean = segformer_files.plain_numbers(network.mean.flatten().tolist())
     std = segformer_files.plain_numbers(network.std.flatten().tolist())
     ours = segformer_files.processor_config(mean, std, preprocessing)

@@ -242,6 +242,6 @@ def _divided(total: "Tensor", weight: "Tensor | float") -> "Tensor":
 
     if not isinstance(weight, torch.Tensor):
         return total / weight if weight else total * 0.0
-    weight = weight.to(total.device, torch.float64)
+    weight = weight.double()  # where it lies: an Apple GPU has no float64
     scale = torch.where(weight > 0, 1.0 / torch.where(weight > 0, weight, 1.0), 0.0)
-    return total * scale.to(total.dtype)
+    return total * scale.to(total.device, total.dtype)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from terrazzo.nn.blocks import classified, normalised_logits, upsampled_sum
+from terrazzo.nn.blocks import classified, normalised_logits, still, upsampled_sum
 from terrazzo.nn.outputs import Output
 
 NORM_EPS = 1e-5  # every layer norm in transformers' SegFormer; its config's layer_norm_eps (1e-6) is not used
@@ -69,6 +69,7 @@ CLASSIFIER = ("decode_head.classifier.weight", "decode_head.classifier.bias")  #
 class SegFormer(nn.Module):
     """Image (B, C, H, W) float in [0, 1] -> logits (B, K, ceil(H / 4), ceil(W / 4))."""
 
+    _no_split_modules = ("Block",)  # what is put together at once where the network is spread over processes
     mean: Tensor
     std: Tensor
 
@@ -97,7 +98,11 @@ class SegFormer(nn.Module):
     def forward(self, image_BCHW: Tensor) -> Output:
         """Normalise, encode, classify. The logits have stride 4 and are not resized."""
         image = ((image_BCHW - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        stages = self.segformer.encoder(image, recompute=self.gradient_checkpointing and self.training)
+        stages = self.segformer.encoder(
+            image,
+            recompute=self.gradient_checkpointing and self.training,
+            last_shift_is_lost=self.decode_head.batch_norm.training,
+        )
         return Output(self.decode_head(stages))
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -198,15 +203,26 @@ class Encoder(nn.Module):
         )
         self.layer_norm = nn.ModuleList(nn.LayerNorm(size.hidden_sizes[i], eps=norm_eps) for i in stages)
 
-    def forward(self, image_BCHW: Tensor, recompute: bool = False) -> list[Tensor]:
-        """Return the four stages' maps (B, H, W, C), strides 4 to 32, of a normalised image."""
-        maps = []
+    def forward(
+        self, image_BCHW: Tensor, recompute: bool = False, last_shift_is_lost: bool = False
+    ) -> list[Tensor]:
+        """Return the four stages' maps (B, H, W, C), strides 4 to 32, of a normalised image.
+
+        last_shift_is_lost: what is added to every pixel of the last map changes nothing, as where a head of linear
+        layers ends in batch statistics. No other stage sees that map, so its norm's bias then learns nothing.
+        """
+        maps: list[Tensor] = []
         x_BCHW = image_BCHW
         for embed, blocks, norm in zip(self.patch_embeddings, self.block, self.layer_norm, strict=True):
             x_BHWC = embed(x_BCHW)
             for block in blocks.children():
                 x_BHWC = checkpoint(block, x_BHWC, use_reentrant=False) if recompute else block(x_BHWC)
-            maps.append(norm(x_BHWC))
+            if last_shift_is_lost and norm is self.layer_norm[-1]:
+                assert isinstance(norm, nn.LayerNorm)
+                shape, shift_C = norm.normalized_shape, still(norm.bias)
+                maps.append(F.layer_norm(x_BHWC, shape, norm.weight, shift_C, norm.eps))
+            else:
+                maps.append(norm(x_BHWC))
             x_BCHW = maps[-1].permute(0, 3, 1, 2)
         return maps
 
@@ -376,7 +392,9 @@ class Head(nn.Module):
             weights = [block @ weight for block, weight in zip(blocks, projections, strict=True)]
             bias_D = torch.stack([block @ bias for block, bias in zip(blocks, biases, strict=True)]).sum(0)
             norm = self.batch_norm
-            if not norm.training:
+            if norm.training:  # which subtracts what is added to every pixel
+                bias_D = still(bias_D)
+            else:
                 scale_D = norm.weight * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
                 weights = [scale_D[:, None] * weight for weight in weights]
                 bias_D = (bias_D - norm.get_buffer("running_mean")) * scale_D + norm.bias

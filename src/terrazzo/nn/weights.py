@@ -65,12 +65,15 @@ def save_model(
     classes: Classes,
     preprocessing: Mapping[str, Any],
     terrazzo: Mapping[str, Any] | None = None,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write `network` into an existing folder; the caller makes the folder appear whole (`storage.replace_folder`).
 
     preprocessing: "resize", "resize_hw" and "dtype" of the data section and the data set; the rest is kept as it is.
     terrazzo: what else terrazzo.json should tell, such as recipe, metrics, data and "licenses" ({"weights": …});
     its "format_version", "network", "classes" and "preprocessing" are written here.
+    tensors: what is written instead of the network's own state dict, under the same names; on the CPU, each its own
+    memory.
     A SegFormer then opens in transformers. A Segmenter is saved with its spec and is built from it again. Any other
     network is saved with its qualified name, and is read by `read_model(folder, network=...)`.
     """
@@ -84,14 +87,14 @@ def save_model(
     if isinstance(network, HuggingFaceNetwork):
         from terrazzo.nn import huggingface_files
 
-        about |= huggingface_files.save(folder, network, classes=classes, preprocessing=preprocessing)
+        about |= huggingface_files.save(
+            folder, network, classes=classes, preprocessing=preprocessing, tensors=tensors
+        )
     else:
         # clones, because safetensors refuses tensors that share their storage
-        tensors = {
-            name: tensor.detach().cpu().contiguous().clone()
-            for name, tensor in widened(network, network.state_dict()).items()
-        }
-        save_file(tensors, folder / SAFE, metadata={"format": "pt"})
+        own = network.state_dict() if tensors is None else {}
+        copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in own.items()}
+        save_file(widened(network, tensors or copies), folder / SAFE, metadata={"format": "pt"})
     if isinstance(network, Segmenter):
         about["spec"] = network.spec
     if isinstance(network, SegFormer):
