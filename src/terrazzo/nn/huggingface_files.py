@@ -131,7 +131,7 @@ def save(
 ) -> dict[str, Any]:
     """Write config.json, the weights and preprocessor_config.json, from which transformers opens the network.
 
-    tensors: instead of the network's own, under its names. Returns what terrazzo.json should say of the network besides.
+    tensors: instead of the network's own, under its names. Returns what terrazzo.json should say besides.
     """
     config = network.model.config
     config.id2label = dict(enumerate(classes.names))
