@@ -11,7 +11,7 @@ from dataclasses import MISSING
 from itertools import groupby
 from pathlib import Path
 
-from terrazzo import fields, ranges, recipe
+from terrazzo import architectures, fields, ranges, recipe
 from terrazzo.cli import COMMANDS
 from terrazzo.cli.parsing import Command
 from terrazzo.recipes.openmmlab import names
@@ -23,7 +23,12 @@ NOTE = "<!-- written by scripts/reference.py; change the source, then: scripts/c
 
 def pages() -> dict[str, str]:
     """Return the generated pages by file name."""
-    return {"cli.md": cli_page(), "recipe.md": recipe_page(), "openmmlab-names.md": names_page()}
+    return {
+        "cli.md": cli_page(),
+        "recipe.md": recipe_page(),
+        "openmmlab-names.md": names_page(),
+        "architectures.md": architectures_page(),
+    }
 
 
 def cli_page() -> str:
@@ -130,6 +135,40 @@ def _data_set(name: str, one: names.DataSet) -> tuple[str, ...]:
     limits = "x".join(map(str, one.resize_hw))
     look = "whole" if one.stride_hw is None else f"windows of the crop, {one.stride_hw[0]} apart"
     return f"`{name}`", one.title, str(one.num_classes), limits, f"{one.scale[0]}–{one.scale[1]}", look
+
+
+def architectures_page() -> str:
+    """Return the page of every architecture: size, work, licences, published scores."""
+    rows = []
+    for one in architectures.table():
+        published = ", ".join(f"{name} {score:.2f}" for name, score in one.published.items())
+        weights = "; ".join(f"`{source}`: {terms}" for source, terms in one.weights.items())
+        size = "" if one.parameters is None else f"{one.parameters / 1e6:.1f} M"
+        work = "" if one.multiply_adds is None else f"{one.multiply_adds / 1e9:.1f} G"
+        backbone = f"`{one.backbone}`" if one.backbone else ""
+        rows.append((f"`{one.name}`", backbone, size, work, one.code, published, weights))
+    columns = (
+        "`model.name`",
+        "`model.backbone`",
+        "parameters",
+        "multiply-adds",
+        "code",
+        "published mIoU",
+        "weights",
+    )
+    return f"""# Architectures
+
+{NOTE}
+
+`terrazzo models` prints this table. Parameters are counted with 19 classes, auxiliary heads included. Multiply-adds are
+those of one image of 512x1024 outside training, as computed here (half of what FLOPs often means). Published is the
+best mIoU that MMSegmentation tells for this network at one scale, without flip, on the validation split; none of it was
+reproduced here. Weights are what `model.pretrained` takes; what is fine-tuned from them inherits their licence.
+
+Any other backbone of timm that gives four maps: `model.backbone=timm/NAME` with `pip install "terrazzo[timm]"`. Any
+other network of transformers: `model.name=huggingface model.pretrained=FOLDER_OR_ID`.
+
+{_table(columns, rows)}"""
 
 
 def _command(command: Command) -> str:

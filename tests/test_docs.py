@@ -15,7 +15,7 @@ from terrazzo.cli.parsing import find_command
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md"), *(PROJECT / "bench").rglob("*.md")])
-GENERATED = ("cli.md", "recipe.md", "openmmlab-names.md")
+GENERATED = ("cli.md", "recipe.md", "openmmlab-names.md", "architectures.md")
 NAMES = {command.name for command in COMMANDS}
 
 

@@ -31,6 +31,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
     "kernels": {"kernels"},
     "parts": {"board", "data", "devices", "ema", "metrics", "nn", "optim", "project", "rendering", "sources"},
     "engine": {
+        "architectures",
         "backends",
         "checkpoint",
         "environment",

@@ -2,7 +2,6 @@
 
 import json
 from argparse import Namespace
-from typing import Any
 
 from terrazzo.cli.parsing import Command, Parser
 
@@ -56,38 +55,45 @@ def _models_arguments(parser: Parser) -> None:
 
 
 def _models(arguments: Namespace) -> None:
-    from terrazzo import recipe
-    from terrazzo.nn import MODELS
-    from terrazzo.nn.starting import license_of
+    from dataclasses import asdict
 
-    recipes = [recipe.load(name) for name in recipe.names()]
-    rows: list[dict[str, Any]] = []
-    for name in MODELS:
-        sources = sorted({r.model.pretrained for r in recipes if r.model.name == name and r.model.pretrained})
-        weights = [{"source": source, "license": license_of(source) or "unknown"} for source in sources]
-        rows.append(
-            {"name": name, "parameters": _num_parameters(name), "code": "Apache-2.0", "weights": weights}
-        )
+    from terrazzo.architectures import Architecture, table
+
+    rows = table()
     if arguments.json:
-        print(json.dumps(rows, indent=1))
+        as_json = [asdict(row) for row in rows]
+        for one in as_json:
+            one["weights"] = [
+                {"source": source, "license": terms} for source, terms in one["weights"].items()
+            ]
+        print(json.dumps(as_json, indent=1))
         return
-    width = max(map(len, MODELS)) + 2
-    print(f"{'model':<{width}}{'parameters':>12}  {'code':<12}published weights and their licence")
-    for row in rows:
-        published = "; ".join(f"{one['source']} ({one['license']})" for one in row["weights"]) or "none"
-        print(f"{row['name']:<{width}}{row['parameters'] / 1e6:>10.1f} M  {row['code']:<12}{published}")
-    print("\nParameters are counted with 19 classes. What is fine-tuned from weights inherits their licence.")
 
+    def cells(row: Architecture) -> tuple[str, ...]:
+        published = ", ".join(f"{name} {score:.2f}" for name, score in row.published.items())
+        weights = "; ".join(f"{source} ({terms})" for source, terms in row.weights.items())
+        size = "" if row.parameters is None else f"{row.parameters / 1e6:.1f} M"
+        work = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.1f} G"
+        return row.name, row.backbone or "", size, work, row.code, published, weights or "none"
 
-def _num_parameters(name: str) -> int:
-    """Count a network's parameters without allocating them."""
-    import torch
-
-    from terrazzo.nn import ModelConfig, build
-
-    with torch.device("meta"):
-        network = build(ModelConfig(name), num_classes=19)  # the classes of Cityscapes
-    return sum(parameter.numel() for parameter in network.parameters())
+    head = (
+        "model",
+        "backbone",
+        "parameters",
+        "multiply-adds",
+        "code",
+        "published mIoU",
+        "weights (their licence)",
+    )
+    lines = [head, *map(cells, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, [*widths, 0], strict=True)).rstrip())
+    print(
+        "\nParameters with 19 classes; multiply-adds (half of what FLOPs often means) of one image of 512x1024."
+        "\nPublished by MMSegmentation, the best at one scale; not reproduced here."
+        "\nWhat is fine-tuned from weights inherits their licence. Any backbone of timm: model.backbone=timm/NAME."
+    )
 
 
 def _env_arguments(parser: Parser) -> None:
@@ -113,7 +119,7 @@ COMMANDS = (
     Command(
         "models",
         "[--json]",
-        "List the architectures, their parameters, and the licences of code and weights.",
+        "List the architectures: size, work, licences of code and weights, published scores.",
         "",
         _models_arguments,
         _models,

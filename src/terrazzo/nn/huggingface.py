@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from terrazzo.errors import UsageError
 from terrazzo.nn.backbone import numbered_layers
 from terrazzo.nn.outputs import Output
+from terrazzo.nn.precision import without_autocast
 from terrazzo.nn.unet import padded
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def semantic_logits(class_logits_BQK: Tensor, mask_logits_BQhw: Tensor) -> Tenso
     divided by their largest value over the queries before they are multiplied, and it is added again as a logarithm:
     what underflows is 1e-38 of that. A class that no query offers is finite, and far below the others.
     """
-    with torch.autocast(class_logits_BQK.device.type, enabled=False):
+    with without_autocast(class_logits_BQK.device):
         log_class_BQK = class_logits_BQK.float().log_softmax(-1)[..., :-1]
         log_mask_BQhw = F.logsigmoid(mask_logits_BQhw.float())
         class_1 = log_class_BQK.amax(1, keepdim=True)

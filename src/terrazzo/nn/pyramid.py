@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from terrazzo.kernels import winograd
 from terrazzo.nn.conv import folded, normalised
+from terrazzo.nn.precision import without_autocast
 
 
 def is_plain(x_BCHW: Tensor, *, training: bool) -> bool:
@@ -119,8 +120,7 @@ def upsampled_conv3x3(
     dtype = torch.promote_types(maps[0].dtype, torch.float32)
     height, width = size_hw
     rows, parts = [], []
-    device = maps[0].device.type
-    with torch.autocast("cpu" if device == "meta" else device, enabled=False):
+    with without_autocast(maps[0].device):
         for x_BCpq, weight_DC33 in zip(maps, weights, strict=True):
             x_BpqC = x_BCpq.to(dtype).permute(0, 2, 3, 1)
             batch, p, q, _ = x_BpqC.shape

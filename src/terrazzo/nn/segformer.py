@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from terrazzo.nn.blocks import classified, normalised_logits, still, upsampled_sum
 from terrazzo.nn.outputs import Output
+from terrazzo.nn.precision import without_autocast
 
 NORM_EPS = 1e-5  # every layer norm in transformers' SegFormer; its config's layer_norm_eps (1e-6) is not used
 
@@ -383,7 +384,7 @@ class Head(nn.Module):
 
         In float32 whatever autocast says: they are weights, and small.
         """
-        with torch.autocast(self.linear_fuse.weight.device.type, enabled=False):
+        with without_autocast(self.linear_fuse.weight.device):
             blocks = self.linear_fuse.weight.flatten(1).chunk(len(self.linear_c), dim=1)[
                 ::-1
             ]  # stored stage 4 first
