@@ -211,9 +211,9 @@ FAMILIES = {
     "r34 v1d": spec(depth=34, variant="v1d"),
     "r18 fcn": spec("fcn", {"channels": 6, "in_index": 3, "num_convs": 2, "concat_input": True}, auxiliary=None),
     "deeplabv3 d16 multi grid": spec("deeplabv3", {"channels": 4, "in_index": 3, "dilations": [1, 6, 12, 18]},
-                                     depth=50, output_stride=16, multi_grid=[1, 2, 4]),
-    "deeplabv3plus r50b": spec("deeplabv3plus", {"channels": 4, "c1_channels": 2, "in_index": 3,
-                                                  "dilations": [1, 12, 24, 36]}, depth=50, variant="v1b"),
+                                     depth=34, output_stride=16, multi_grid=[1, 2, 4]),
+    "deeplabv3plus r18b": spec("deeplabv3plus", {"channels": 4, "c1_channels": 2, "in_index": 3,
+                                                  "dilations": [1, 12, 24, 36]}, variant="v1b"),
     }  # fmt: skip
 
 
