@@ -57,7 +57,7 @@ def test_builds_without_memory_and_knows_its_parts(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
-@pytest.mark.parametrize(("num_classes", "channels"), [(5, 3), (1, 3), (3, 4), (2, 1)])
+@pytest.mark.parametrize(("num_classes", "channels"), [(5, 1), (1, 4)])
 def test_learns_from_any_number_of_classes_and_channels(name: str, num_classes: int, channels: int):
     network = small(name, num_classes, channels).train()
     image = torch.rand(2, channels, 45, 38)
@@ -75,12 +75,11 @@ def test_learns_from_any_number_of_classes_and_channels(name: str, num_classes: 
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
-@pytest.mark.parametrize("fill", [0.0, 1.0])
-def test_a_constant_image_gives_finite_logits(name: str, fill: float):
+def test_a_constant_image_gives_finite_logits(name: str):
     network = small(name)
-    image = torch.full((1, 3, 32, 32), fill)
-    assert torch.isfinite(network.eval()(image).logits).all()
-    assert torch.isfinite(network.train()(image).logits).all()
+    for image in (torch.zeros(1, 3, 32, 32), torch.ones(1, 3, 32, 32)):
+        assert torch.isfinite(network.eval()(image).logits).all()
+        assert torch.isfinite(network.train()(image).logits).all()
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
@@ -145,13 +144,13 @@ def test_one_small_image_is_a_batch_to_train_on(name: str):
 
 
 @pytest.mark.parametrize("name", sorted(COMPUTED))
-@pytest.mark.parametrize("size_hw", [(1, 1), (3, 70), (33, 64)])
-def test_any_size_of_image_has_logits(name: str, size_hw: tuple[int, int]):
-    stride = COMPUTED[name]
-    with torch.no_grad():
-        logits = small(name).eval()(torch.rand(1, 3, *size_hw)).logits
-    assert logits.shape == (1, 5, math.ceil(size_hw[0] / stride), math.ceil(size_hw[1] / stride))
-    assert torch.isfinite(logits).all()
+def test_any_size_of_image_has_logits(name: str):
+    network, stride = small(name).eval(), COMPUTED[name]
+    for height, width in [(1, 1), (3, 70), (33, 64)]:
+        with torch.no_grad():
+            logits = network(torch.rand(1, 3, height, width)).logits
+        assert logits.shape == (1, 5, math.ceil(height / stride), math.ceil(width / stride))
+        assert torch.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))

@@ -178,11 +178,11 @@ MODELS: Mapping[str, Builder] = {
     "segformer-b3": _segformer("b3"),  # 47.2 M
     "segformer-b4": _segformer("b4"),  # 64.0 M
     "segformer-b5": _segformer("b5"),  # 84.6 M
-    "fcn": _segmenter("fcn"),  # these five on ResNet-50, auxiliary head included
-    "pspnet": _segmenter("pspnet"),
-    "deeplabv3": _segmenter("deeplabv3"),
-    "deeplabv3plus": _segmenter("deeplabv3plus"),
-    "upernet": _segmenter("upernet"),
+    "fcn": _segmenter("fcn"),  # 49.5 M; these five on ResNet-50, auxiliary head included
+    "pspnet": _segmenter("pspnet"),  # 49.0 M
+    "deeplabv3": _segmenter("deeplabv3"),  # 68.1 M
+    "deeplabv3plus": _segmenter("deeplabv3plus"),  # 43.6 M
+    "upernet": _segmenter("upernet"),  # 66.4 M
     "unet": _segmenter("unet"),
     # OpenMMLab's, on MiT-B0; the weights of the others do not fit it
     "segformer-conv": _segmenter("segformer-conv"),
