@@ -78,7 +78,7 @@ def test_accelerate_launch_for_real(boxes: Path, tmp_path: Path) -> None:
         )
         for kind in (["--multi_gpu", "--main_process_port", "0"], ["--cpu"])
     )  # fmt: skip
-    refused, trained = one.communicate(timeout=120)[0], two.communicate(timeout=120)[0]
+    refused, trained = one.communicate(timeout=300)[0], two.communicate(timeout=300)[0]
     assert one.returncode != 0
     assert "UsageError: accelerate launch was asked for several processes and started one." in refused
     assert two.returncode == 0, trained

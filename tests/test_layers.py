@@ -66,6 +66,7 @@ ORDER = list(STAIRS)
 BESIDE = {  # pages of a larger room
     "diagnosis": "training",
     "keeping": "training",
+    "asking": "training",
     "preparation": "training",
     "report": "evaluation",
 }

@@ -5,9 +5,8 @@ first image is read.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,16 @@ import torch
 from torch import nn
 
 from terrazzo import checkpoint, environment
+from terrazzo.asking import (
+    Asked,
+    begun_before,
+    overridden,
+    recipe_named,
+    recipe_of_resumed,
+    shorter_warmup,
+    taken_by_name,
+    with_room_for_warmup,
+)
 from terrazzo.board import check_loggers
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.cache import free_memory
@@ -32,46 +41,14 @@ from terrazzo.launcher import place
 from terrazzo.nn import ModelConfig, build, starting, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.own_loss import OwnLoss
-from terrazzo.optim import Schedule, check_warmup, shortened_warmup
+from terrazzo.optim import Schedule
 from terrazzo.processes import Processes
-from terrazzo.recipe import Recipe, load
+from terrazzo.recipe import Recipe
 from terrazzo.recipes import openmmlab
 from terrazzo.run import Run, free_folder, read_state
-from terrazzo.storage import read_json
 
 OVERFIT_STEPS = 300  # within which a handful of images must be memorised
 OVERFIT_MIOU = 0.95
-FREE_ON_RESUME = (
-    "train.log_every",
-    "train.save_every",
-    "train.keep",
-    "train.pictures",
-    "train.loggers",
-    "train.gradient_checkpointing",
-    "train.micro_batch",
-    "train.shard",
-    "data.workers",
-    "data.cache",
-    "data.on_unreadable",
-)  # overrides that do not change what is computed
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What `training.train` was asked for: its arguments, which its docstring explains."""
-
-    recipe: str | PathLike[str] | Recipe | None = None
-    data: str | PathLike[str] | Dataset | None = None
-    out: str | PathLike[str] | None = None
-    overrides: Sequence[str] = ()
-    network: nn.Module | None = None
-    loss: Callable[..., Any] | None = None
-    metrics: Mapping[str, Callable[..., float]] | None = None
-    overfit: int = 0
-    fold: tuple[int, int] | None = None
-    resume: str | PathLike[str] | None = None
-    seed: int | None = None
-    data_changed_ok: bool = False
 
 
 @dataclass
@@ -191,7 +168,7 @@ def prepare(processes: Processes, asked: Asked) -> Job:
     begun: Path | None = None
     with processes.agreed():
         if asked.resume is None and processes.is_first:
-            begun = _begun_before(asked)
+            begun = begun_before(asked)
     begun = processes.tell(begun)
     if begun is not None:
         asked = replace(asked, recipe=None, overrides=(), resume=begun)
@@ -221,8 +198,8 @@ def _job(asked: Asked) -> Job:
     if fold is not None:
         _check_fold(fold, resumed)
     recipe, overrides = asked.recipe, asked.overrides
-    base = resumed.recipe if resumed else _recipe(recipe)
-    chosen = _recipe_of_resumed(resumed, asked) if resumed else _overridden(base, overrides, seed=asked.seed)
+    base = resumed.recipe if resumed else recipe_named(recipe)
+    chosen = recipe_of_resumed(resumed, asked) if resumed else overridden(base, overrides, seed=asked.seed)
     check_loggers(chosen.train.loggers)
     source: Any = (
         asked.data if asked.data is not None else resumed.data["source"] if resumed else chosen.default_data
@@ -240,7 +217,7 @@ def _job(asked: Asked) -> Job:
     if fold is not None and resumed is None:
         dataset = folded(dataset, fold)
     said = [*dataset.notes, *openmmlab.fits(chosen, data_name=dataset.name, num_classes=len(dataset.classes))]
-    said += _taken_by_name(recipe)
+    said += taken_by_name(recipe)
     if resumed:
         _check_same_data(resumed, dataset, asked.data_changed_ok)
         overfit = int(resumed.data.get("overfit", 0))
@@ -249,8 +226,8 @@ def _job(asked: Asked) -> Job:
         chosen = _overfitting(chosen, len(train_split))
     steps = chosen.num_steps(len(train_split))
     if resumed is None and not overfit:
-        chosen = _with_room_for_warmup(chosen, steps, overrides)
-        said += _shorter_warmup(base, chosen, overrides)
+        chosen = with_room_for_warmup(chosen, steps, overrides)
+        said += shorter_warmup(base, chosen, overrides)
     rare = rarity(train_split, chosen.data, location=dataset.location)
     said += rare.said
     torch.manual_seed(chosen.train.seed)  # the initial weights
@@ -291,72 +268,6 @@ def _job(asked: Asked) -> Job:
         rare=rare,
         said=said,
     )
-
-
-def _recipe(recipe: str | PathLike[str] | Recipe | None) -> Recipe:
-    if recipe is None:
-        raise UsageError("Training needs a recipe.", hint="The catalogue:", command="terrazzo recipes")
-    return load(recipe)
-
-
-def _overridden(base: Recipe, overrides: Sequence[str], *, seed: int | None) -> Recipe:
-    chosen = base.with_overrides(overrides)
-    return replace(chosen, train=replace(chosen.train, seed=seed)).check() if seed is not None else chosen
-
-
-def _with_room_for_warmup(recipe: Recipe, steps: int, overrides: Sequence[str]) -> Recipe:
-    """The recipe with a warm-up that ends before its epochs do; one that was asked for has to."""
-    if _is_given("optim.warmup_steps", overrides):
-        check_warmup(recipe.optim, steps)
-    return replace(recipe, optim=shortened_warmup(recipe.optim, steps))
-
-
-def _shorter_warmup(base: Recipe, recipe: Recipe, overrides: Sequence[str]) -> list[str]:
-    before, now = base.optim.warmup_steps, recipe.optim.warmup_steps
-    if before == now or _is_given("optim.warmup_steps", overrides):
-        return []
-    return [f"warm-up of {now} steps instead of {before:,}: a tenth of so short a training"]
-
-
-def _is_given(field: str, overrides: Sequence[str]) -> bool:
-    return any(override.partition("=")[0].strip() == field for override in overrides)
-
-
-def _taken_by_name(recipe: str | PathLike[str] | Recipe | None) -> list[str]:
-    """Say that a config's file was not read, where there is one."""
-    if recipe is None or isinstance(recipe, Recipe) or not openmmlab.is_name(fspath(recipe)):
-        return []
-    return (
-        [f"{recipe} is taken by its name; what is written in it is not read"]
-        if Path(recipe).is_file()
-        else []
-    )
-
-
-def _recipe_of_resumed(run: Run, asked: Asked) -> Recipe:
-    """The run's own recipe; another one, or an override that would change what is computed, is refused."""
-    recipe, overrides = asked.recipe, asked.overrides
-    if recipe is not None:
-        other = recipe if isinstance(recipe, Recipe) else load(recipe, ())
-        if other.name != run.recipe.name:
-            raise RunError(
-                f"{run.path} is a run of another recipe.",
-                found=other.name,
-                expected=run.recipe.name,
-                hint="A run goes on with its own recipe:",
-                command=f"terrazzo train --resume {run.path}",
-            )
-    fixed = [item for item in overrides if item.partition("=")[0].strip() not in FREE_ON_RESUME]
-    if fixed:
-        raise RecipeError(
-            "A resumed run keeps its recipe; otherwise it would not be the same training.",
-            found=", ".join(fixed),
-            expected=f"no override, or one of {', '.join(FREE_ON_RESUME)}",
-            hint="To train further from its weights with other settings, start a new run:",
-            command=f"terrazzo train {run.recipe.name} --data DATA model.init={run.path} {' '.join(fixed)}",
-        )
-    chosen = run.recipe.with_overrides(overrides)
-    return chosen.check()
 
 
 def _check_fold(fold: tuple[int, int], resumed: Run | None) -> None:
@@ -490,23 +401,6 @@ def _make_folder(processes: Processes, job: Job, *, is_named: bool) -> None:
             }
             Run.create(run.path, job.recipe, data=run.data, env=env)
     run.path = processes.tell(run.path)
-
-
-def _begun_before(asked: Asked) -> Path | None:
-    """The run that this very command began before its launcher started it again (`torchrun --max-restarts`)."""
-    mine = place().attempt
-    if mine is None:
-        return None
-    files = sorted(Path("runs").glob("*/env.json")) if asked.out is None else [Path(asked.out) / "env.json"]
-    for file in files:
-        if file.with_name("recipe.json").is_file() and read_json(file).get("launch") == mine:
-            run = Run.open(file.parent)
-            warmup = run.recipe.optim.warmup_steps  # may have been shortened to the data
-            wanted = _overridden(_recipe(asked.recipe), asked.overrides, seed=asked.seed)
-            wanted = replace(wanted, optim=replace(wanted.optim, warmup_steps=warmup))
-            if run.data["overfit"] or run.recipe == wanted:
-                return run.path if run.data["overfit"] == asked.overfit else None
-    return None
 
 
 def _check_same_data(run: Run, dataset: Dataset, data_changed_ok: bool) -> None:

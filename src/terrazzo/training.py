@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from terrazzo import diagnosis
+from terrazzo.asking import Asked
 from terrazzo.data import Dataset
 from terrazzo.devices import autocast, choose_precision, loss_scaler, sent
 from terrazzo.ema import MovingAverage
@@ -24,7 +25,7 @@ from terrazzo.meter import Meter
 from terrazzo.nn.outputs import as_output
 from terrazzo.nn.sync_batch_norm import synchronise
 from terrazzo.optim import build_optimizer, build_schedule
-from terrazzo.preparation import Asked, Job, prepare
+from terrazzo.preparation import Job, prepare
 from terrazzo.processes import Processes, joined
 from terrazzo.progress import Progress
 from terrazzo.recipe import Recipe

@@ -42,6 +42,8 @@ STAGES = {
 class ResNet(Backbone):
     """Normalised image (B, C, H, W) -> four maps, strides 4 to `output_stride`."""
 
+    _no_split_modules = ("BasicBlock", "Bottleneck")  # put together at once where spread over processes
+
     def __init__(
         self,
         depth: int,

@@ -70,7 +70,6 @@ CLASSIFIER = ("decode_head.classifier.weight", "decode_head.classifier.bias")  #
 class SegFormer(nn.Module):
     """Image (B, C, H, W) float in [0, 1] -> logits (B, K, ceil(H / 4), ceil(W / 4))."""
 
-    _no_split_modules = ("Block",)  # what is put together at once where the network is spread over processes
     mean: Tensor
     std: Tensor
 
@@ -175,6 +174,8 @@ class MiT(nn.Module):
 
 class Encoder(nn.Module):
     """MiT: four stages, each a strided convolution and blocks of attention and Mix-FFN."""
+
+    _no_split_modules = ("Block",)  # what is put together at once where the network is spread over processes
 
     def __init__(self, size: Size, channels: int, drop_path: float, norm_eps: float = NORM_EPS) -> None:
         """norm_eps: of every layer norm."""
