@@ -29,6 +29,7 @@ from terrazzo.cli import main
 from terrazzo.data.scenes import SCENE_CLASSES, scenes, write_scenes
 from terrazzo.data.table import open_saved
 from terrazzo.nn import specs
+from voc_tree import write_sbd, write_voc
 
 PROJECT = Path(__file__).parent.parent
 PAGES = [
@@ -217,6 +218,8 @@ def prepare(page: str, desk: Path) -> None:
             write_cityscapes(desk / "cityscapes-download", counts=CITYSCAPES, kind=kind)
         zip_up(desk / "cityscapes-download", "gtFine", "gtFine_trainvaltest.zip")
         write_cityscapes(desk / "two-cities", counts={"train": 2}, form="polygons")
+    if page == "pascal-voc.md":
+        write_sbd(write_voc(desk / "voc-download"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -8,7 +8,7 @@ folder and returns it; and ANNOTATIONS, the kinds of masks one may choose from. 
 from pathlib import Path
 from typing import Protocol
 
-from terrazzo.data.importers import camvid, cityscapes
+from terrazzo.data.importers import camvid, cityscapes, voc
 from terrazzo.errors import UsageError, unknown_name
 
 
@@ -40,6 +40,7 @@ class Importer(Protocol):
 IMPORTERS: dict[str, Importer] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
+    "voc": voc,
 }
 
 
