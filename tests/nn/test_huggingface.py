@@ -184,7 +184,7 @@ def normalised(image: Tensor) -> Tensor:
 def test_logits_are_transformers_own_of_the_normalised_image(semantic: tuple[Path, Any]) -> None:
     folder, model = semantic
     found = read_model(folder)
-    image = torch.rand(2, 3, 64, width_for(model))
+    image = torch.rand(1, 3, 64, width_for(model))
     with torch.no_grad():
         expected = model(pixel_values=normalised(image), **interpolating(model)).logits
         assert torch.allclose(found.network(image).logits, expected, atol=1e-5)
@@ -200,6 +200,7 @@ def interpolating(model: Any) -> dict[str, bool]:
     return {"interpolate_pos_encoding": True} if "Beit" in type(model).__name__ else {}
 
 
+@pytest.mark.parametrize("semantic", ["upernet"], indirect=True)
 def test_masks_are_those_of_transformers_own_pipeline(semantic: tuple[Path, Any]) -> None:
     folder, model = semantic
     size_hw = (64, width_for(model))
@@ -306,6 +307,7 @@ def built(folder: Path, **other: Any) -> HuggingFaceNetwork:
     return network
 
 
+@pytest.mark.parametrize("semantic", ["beit", "upernet"], indirect=True)
 def test_its_parts_are_told_apart(semantic: tuple[Path, Any]) -> None:
     with torch.device("meta"):
         network = built(semantic[0], num_classes=7)
@@ -319,22 +321,24 @@ def test_its_parts_are_told_apart(semantic: tuple[Path, Any]) -> None:
     assert network.num_classes == 7 and not network.gradient_checkpointing
 
 
+@pytest.mark.parametrize("semantic", ["dpt", "upernet"], indirect=True)
 def test_what_learns_is_what_learns_in_transformers_auxiliary_head_included(
     semantic: tuple[Path, Any],
 ) -> None:
     network = built(semantic[0], num_classes=3).train()
-    output = network(torch.rand(2, 3, 64, 64))
+    output = network(torch.rand(2, 3, 32, 32))
     assert output.logits.shape[:2] == (2, 3)
     assert bool(output.auxiliary) == (getattr(network.model, "auxiliary_head", None) is not None)
     sum(x.square().mean() for x in (output.logits, *output.auxiliary.values())).backward()
     learning = {name for name, p in network.model.named_parameters() if p.grad is not None}
     theirs = type(network.model)(network.model.config).train()
-    mask = torch.randint(0, 3, (2, 64, 64))
-    theirs(pixel_values=torch.rand(2, 3, 64, 64), labels=mask).loss.backward()
+    mask = torch.randint(0, 3, (2, 32, 32))
+    theirs(pixel_values=torch.rand(2, 3, 32, 32), labels=mask).loss.backward()
     assert learning == {name for name, p in theirs.named_parameters() if p.grad is not None}
     assert network.eval()(torch.rand(1, 3, 32, 32)).auxiliary == {}
 
 
+@pytest.mark.parametrize("semantic", ["mobilevit", "dpt"], indirect=True)
 def test_gradients_are_the_same_with_checkpointing(semantic: tuple[Path, Any]) -> None:
     network = built(semantic[0]).eval()  # without dropout
     image, grads = torch.rand(1, 3, 32, 32), []
@@ -358,6 +362,7 @@ def test_gradients_are_the_same_with_checkpointing(semantic: tuple[Path, Any]) -
         assert torch.allclose(grad, grads[1][name], atol=1e-5), name
 
 
+@pytest.mark.parametrize("semantic", ["mobilevit", "upernet"], indirect=True)
 def test_rows_of_the_head_are_taken_by_class_name(semantic: tuple[Path, Any]) -> None:
     folder, model = semantic
     network = built(folder, num_classes=4)
@@ -379,6 +384,7 @@ def test_rows_of_the_head_are_taken_by_class_name(semantic: tuple[Path, Any]) ->
             assert torch.equal(rows[1], before[name].movedim(axis, 0)[1])
 
 
+@pytest.mark.parametrize("semantic", ["upernet"], indirect=True)
 def test_the_image_is_normalised_as_its_processor_says_not_as_the_data_set(
     semantic: tuple[Path, Any],
 ) -> None:
@@ -387,7 +393,7 @@ def test_the_image_is_normalised_as_its_processor_says_not_as_the_data_set(
     assert network.std.flatten().tolist() == pytest.approx(PROCESSOR["image_std"])
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [4])
 def test_other_channels_spread_its_first_convolution(tmp_path: Path, channels: int) -> None:
     model = saved(tmp_path, "upernet")
     network = built(tmp_path, channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
@@ -398,6 +404,7 @@ def test_other_channels_spread_its_first_convolution(tmp_path: Path, channels: i
     assert torch.allclose(ours.sum(1), theirs.sum(1), atol=1e-5)
 
 
+@pytest.mark.parametrize("semantic", ["beit", "upernet"], indirect=True)
 def test_saved_it_opens_here_and_in_transformers(semantic: tuple[Path, Any], tmp_path: Path) -> None:
     network = built(semantic[0], num_classes=4)
     classes = Classes(("road", "sky", "tree", "car"))
