@@ -2,8 +2,8 @@
 
 A file is {meta, state_dict, optimizer, …} in either container of torch's (`torch_file.py`). What its classes are called
 lies in meta (CLASSES and PALETTE, or dataset_meta), how images are to be seen in the config's text, in meta too or
-passed by the user. `openmmlab_specs.py` tells the network. What is decided without a config is said, one line each;
-classes that nobody names get no names here either.
+passed by the user. `openmmlab_specs.py` tells the network, `openmmlab_names.py` the names. What is decided without a
+config is said, one line each; classes that nobody names get no names here either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,8 @@ from terrazzo.errors import MissingPathError, WeightsError
 from terrazzo.nn import IMAGENET_MEAN, IMAGENET_STD, segformer_files
 from terrazzo.nn.config_text import read_config_text
 from terrazzo.nn.files import named_tensors
-from terrazzo.nn.openmmlab_specs import (
-    STEMS,
-    Config,
-    Spec,
-    count_classes,
-    is_segmenters,
-    is_theirs,
-    our_names,
-    plain_names,
-    spec_of,
-)
+from terrazzo.nn.openmmlab_names import is_segmenters, is_theirs, our_names, plain_names
+from terrazzo.nn.openmmlab_specs import STEMS, Config, Spec, count_classes, spec_of
 from terrazzo.nn.pickled import Inert, mapping
 from terrazzo.nn.torch_file import read_torch_file
 

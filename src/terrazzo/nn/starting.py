@@ -17,7 +17,7 @@ from terrazzo.classes import Classes
 from terrazzo.nn import published, segformer_files
 from terrazzo.nn.files import CONFIG, OURS, listed
 from terrazzo.nn.huggingface import HuggingFaceNetwork
-from terrazzo.nn.openmmlab_specs import our_names
+from terrazzo.nn.openmmlab_names import our_names
 from terrazzo.nn.segformer import CLASSIFIER, STEM, SegFormer
 from terrazzo.nn.segmenter import Segmenter
 from terrazzo.nn.timm_backbone import backbone_tensors, timm_weights

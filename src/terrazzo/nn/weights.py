@@ -21,7 +21,7 @@ from terrazzo.errors import UsageError, WeightsError
 from terrazzo.nn import openmmlab, segformer_files
 from terrazzo.nn.files import CONFIG, OURS, PROCESSOR, SAFE, model_folder, read_tensors
 from terrazzo.nn.huggingface import HuggingFaceNetwork
-from terrazzo.nn.openmmlab_specs import is_segmenters, our_names
+from terrazzo.nn.openmmlab_names import is_segmenters, our_names
 from terrazzo.nn.segformer import CLASSIFIER, SIZES, SegFormer
 from terrazzo.nn.segmenter import Segmenter, assemble
 from terrazzo.nn.two_classes import narrowed, widened
