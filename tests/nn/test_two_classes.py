@@ -1,7 +1,6 @@
 """One number for two classes is the same model in other words: torch's sigmoid and binary cross-entropy say so."""
 
 import copy
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -193,9 +192,9 @@ def test_a_checkpoint_of_one_number_is_gone_on_from_to_the_last_bit(averaged: bo
 
     network, optimizer, average = begun()
     step(network, optimizer, average)
-    with average.applied(network) if average is not None else nullcontext():
-        save_model(tmp_path, network, classes=CLASSES, preprocessing={})
-    checkpoint.write_training_state(tmp_path, network, optimizer, average)
+    snapshot = checkpoint.snapshot(network, optimizer, average, is_kept=True)
+    save_model(tmp_path, network, classes=CLASSES, preprocessing={}, tensors=snapshot.model)
+    snapshot.write_training_state(tmp_path)
     step(network, optimizer, average)
 
     again, its_optimizer, its_average = begun()
