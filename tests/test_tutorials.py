@@ -22,10 +22,13 @@ import pytest
 from PIL import Image
 
 import terrazzo as tz
+from ade20k_tree import write_benchmark, write_full
+from bdd100k_tree import write_bdd100k
 from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
 from terrazzo import recipe as recipes
 from terrazzo import training
 from terrazzo.cli import main
+from terrazzo.data.importers import ade20k, bdd100k
 from terrazzo.data.scenes import SCENE_CLASSES, scenes, write_scenes
 from terrazzo.data.table import open_saved
 from terrazzo.nn import specs
@@ -185,6 +188,9 @@ def desk(pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         "terrazzo.data.importers.cityscapes.COUNTS", {"fine": CITYSCAPES, "coarse": CITYSCAPES}
     )
+    for page, kinds in (("ade20k", ade20k.ANNOTATIONS), ("bdd100k", bdd100k.ANNOTATIONS)):
+        counts = {kind: {"train": 2, "val": 1} for kind in kinds}
+        monkeypatch.setattr(f"terrazzo.data.importers.{page}.COUNTS", counts)
     monkeypatch.setattr(
         "terrazzo.data.open._open_by_name", lambda source, **words: open_saved(pantry / "hub", **words)
     )
@@ -218,6 +224,12 @@ def prepare(page: str, desk: Path) -> None:
             write_cityscapes(desk / "cityscapes-download", counts=CITYSCAPES, kind=kind)
         zip_up(desk / "cityscapes-download", "gtFine", "gtFine_trainvaltest.zip")
         write_cityscapes(desk / "two-cities", counts={"train": 2}, form="polygons")
+    if page == "ade20k.md":
+        write_benchmark(desk / "ade20k-download")
+        zip_up(desk / "ade20k-download", "ADEChallengeData2016", "ADEChallengeData2016.zip")
+        write_full(desk / "ade20k-full-download")
+    if page == "bdd100k.md":
+        write_bdd100k(desk / "bdd100k-download")
     if page == "pascal-voc.md":
         write_sbd(write_voc(desk / "voc-download"))
 

@@ -8,7 +8,7 @@ folder and returns it; and ANNOTATIONS, the kinds of masks one may choose from. 
 from pathlib import Path
 from typing import Protocol
 
-from terrazzo.data.importers import camvid, cityscapes, voc
+from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, voc
 from terrazzo.errors import UsageError, unknown_name
 
 
@@ -38,6 +38,8 @@ class Importer(Protocol):
 
 
 IMPORTERS: dict[str, Importer] = {
+    "ade20k": ade20k,
+    "bdd100k": bdd100k,
     "camvid": camvid,
     "cityscapes": cityscapes,
     "voc": voc,
