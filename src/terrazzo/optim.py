@@ -141,7 +141,6 @@ def build_optimizer(network: "nn.Module", config: OptimConfig) -> "Optimizer":
     where the plain loop makes a dozen. The choice depends on the device alone, so that a resumed training makes it
     again. SGD has little to fuse, and unfused its rounding is that of published trainings.
     """
-    from torch.distributed.tensor import DTensor
     from torch.optim import SGD, AdamW
 
     groups = parameter_groups(network, config)
@@ -149,8 +148,6 @@ def build_optimizer(network: "nn.Module", config: OptimConfig) -> "Optimizer":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     parameters = [parameter for group in groups for parameter in group["params"]]
     is_fused = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
-    if config.kind == "sgd" and any(isinstance(p, DTensor) for p in parameters):
-        is_fused = False  # of spread parameters torch fuses AdamW alone
     fused = True if is_fused else None  # None lets torch choose between foreach and the plain loop
     return AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
 
