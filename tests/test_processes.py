@@ -48,8 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     (root / "out").mkdir()
     write_shards(root / "shards", data)
     cases = ("1:sgd 2:sgd 1:streamed 2:streamed 1:adamw 2:adamw 2:sharded 1:whole 1:parts 2:parts 2:spread 2:plain "
-             "1:score 2:score 3:score 2:scaler 2:killed 2:silent 2:broken 2:stumbles 2:starved 2:both 2:alone 2:judged "
-             "2:taken 2:elsewhere 2:slurm")  # fmt: skip
+             "1:score 2:score 3:score 2:scaler 2:killed 2:silent 2:broken 2:stumbles 2:starved 2:alone 2:judged "
+             "2:taken 2:elsewhere 2:slurm 1:theirs 2:theirs")  # fmt: skip
     ran = run_ranks(root / "out", data, *cases.split())
     assert ran.returncode == 0, ran.stderr
     return root / "out"
@@ -184,10 +184,9 @@ def test_a_spread_run_is_kept_whole_and_goes_on_in_any_number(
         assert sizes[0] == sizes[1]
 
 
-def test_a_network_of_transformers_is_spread_as_it_is(data: Path, tmp_path: Path) -> None:
-    ran = run_ranks(tmp_path, data, "1:theirs", "2:theirs")
-    assert ran.returncode == 0, ran.stderr
-    one, two = (tensors(finished(tmp_path, f"theirs-{world}"), "training.safetensors") for world in (1, 2))
+def test_a_network_of_transformers_is_spread_as_it_is(folder: Path) -> None:
+    pytest.importorskip("transformers")
+    one, two = (tensors(finished(folder, f"theirs-{world}"), "training.safetensors") for world in (1, 2))
     assert largest_difference(two, one) < 1e-5
 
 
@@ -283,22 +282,13 @@ def test_a_process_that_fails_in_a_step_saves_the_steps_before(folder: Path) -> 
         assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
-def test_a_process_without_memory_saves_the_steps_before(folder: Path) -> None:
+def test_processes_without_memory_save_once_and_tell_one_error(folder: Path) -> None:
     assert codes(folder, "starved-2") == [1, 1]
-    first, second = said(folder, "starved-2")
-    assert "Error" not in first
-    assert second.count("Error") == 1
-    assert "TrainingError: cpu ran out of memory at step 3 of 4." in second
-    assert "The run keeps its checkpoint of step 2." in second
+    text = "".join(said(folder, "starved-2"))
+    assert text.count("Error") == 1
+    assert "TrainingError: cpu ran out of memory at step 3 of 4." in text
+    assert "The run keeps its checkpoint of step 2." in text
     assert Run.open(folder / "starved-2").step == 2
-
-
-def test_processes_that_fail_together_save_once_and_tell_one_error(folder: Path) -> None:
-    assert codes(folder, "both-2") == [1, 1]
-    text = "".join(said(folder, "both-2"))
-    assert len(re.findall("TerrazzoError: Process [01] stumbles", text)) == 1
-    assert "Traceback" not in text
-    assert Run.open(folder / "both-2").step == 2
 
 
 def test_a_failed_validation_of_one_process_costs_no_steps(folder: Path) -> None:
