@@ -25,6 +25,7 @@ import terrazzo as tz
 from ade20k_tree import write_benchmark, write_full
 from bdd100k_tree import write_bdd100k
 from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
+from coco_tree import write_instances, write_panoptic, write_stuff
 from terrazzo import recipe as recipes
 from terrazzo import training
 from terrazzo.cli import main
@@ -230,6 +231,10 @@ def prepare(page: str, desk: Path) -> None:
         write_full(desk / "ade20k-full-download")
     if page == "bdd100k.md":
         write_bdd100k(desk / "bdd100k-download")
+    if page == "coco.md":
+        write_instances(desk / "coco-download")
+        write_panoptic(desk / "coco-panoptic-download")
+        write_stuff(desk / "coco-stuff-download")
     if page == "pascal-voc.md":
         write_sbd(write_voc(desk / "voc-download"))
 

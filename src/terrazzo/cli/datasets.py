@@ -9,7 +9,7 @@ from terrazzo.cli.parsing import Command, Parser, count, recipe_and_overrides, w
 from terrazzo.errors import UsageError
 
 # the keys of data.importers.IMPORTERS, here so that --help imports nothing; a test compares
-FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "voc")
+FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "voc")
 
 
 def _import_arguments(parser: Parser) -> None:
@@ -22,7 +22,7 @@ def _import_arguments(parser: Parser) -> None:
         "--annotations",
         metavar="KIND",
         help="which masks, where there are several kinds, the usual one first: ade20k 150, full; "
-        "bdd100k sem_seg, drivable, ins_seg; cityscapes fine, coarse; voc voc, sbd",
+        "bdd100k sem_seg, drivable, ins_seg; cityscapes fine, coarse; coco instances, panoptic, stuff; voc voc, sbd",
     )
     parser.add_argument(
         "--partial", action="store_true", help="take what is there, although the published data set has more"

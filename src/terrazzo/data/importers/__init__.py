@@ -8,7 +8,7 @@ folder and returns it; and ANNOTATIONS, the kinds of masks one may choose from. 
 from pathlib import Path
 from typing import Protocol
 
-from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, voc
+from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, voc
 from terrazzo.errors import UsageError, unknown_name
 
 
@@ -42,6 +42,7 @@ IMPORTERS: dict[str, Importer] = {
     "bdd100k": bdd100k,
     "camvid": camvid,
     "cityscapes": cityscapes,
+    "coco": coco,
     "voc": voc,
 }
 
