@@ -203,11 +203,15 @@ def test_a_model_that_does_not_say_something_is_read_aloud(saved: Path):
     )
 
 
-def test_a_class_name_that_stands_twice_gets_a_number(saved: Path):
+def test_a_class_name_that_stands_twice_gets_a_number_and_blanks_go(saved: Path):
     rewrite(
         as_transformers_saves_it(saved) / "config.json", id2label={"0": "crane", "1": "sky", "2": "crane"}
     )
     assert read_model(saved).classes.names == ("crane", "sky", "crane (2)")
+    rewrite(
+        saved / "config.json", id2label={"0": "wall", "1": "bed ", "2": "flag"}
+    )  # as of ADE20K's networks
+    assert read_model(saved).classes.names == ("wall", "bed", "flag")
 
 
 def test_more_names_than_rows_are_refused(saved: Path):

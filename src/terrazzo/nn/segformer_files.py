@@ -112,9 +112,10 @@ def size_of(config: Mapping[str, Any], *, where: str) -> Size:
 def classes_of(config: Mapping[str, Any], num_classes: int, *, where: str) -> Classes:
     """Return the classes that `id2label` names for a head of `num_classes` rows; LABEL_0 … where it names none.
 
-    A name that stands there twice gets " (2)", " (3)" …, since a class is known by its name here.
+    A name that stands there twice gets " (2)", " (3)" …, since a class is known by its name here. Blanks around a name
+    are dropped: networks of ADE20K call the bed "bed ".
     """
-    table = {int(key): str(name) for key, name in config.get("id2label", {}).items()}
+    table = {int(key): str(name).strip() for key, name in config.get("id2label", {}).items()}
     if not table:
         table = {
             class_id: f"LABEL_{class_id}" for class_id in range(num_classes)

@@ -44,22 +44,20 @@ LAYOUTS = {
 }
 OTHER = 0  # pixels of none of the classes
 LISTED = """
-    wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth,
-    door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug,
-    field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column,
-    signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path,
-    stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table,
-    toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar,
-    arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television,
-    airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster, stage, van,
-    ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket, waterfall,
-    tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake,
-    dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt
-    screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag
+wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth,
+door, table, mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug,
+field, armchair, seat, fence, desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column,
+signboard, chest of drawers, counter, sand, sink, skyscraper, fireplace, refrigerator, grandstand, path,
+stairs, runway, case, pool table, pillow, screen door, stairway, river, bridge, bookcase, blind, coffee table,
+toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island, computer, swivel chair, boat, bar,
+arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight, booth, television
+receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet, poster,
+stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket,
+waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal,
+bicycle, lake, dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan,
+pier, crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag
 """
-NAMES = tuple(
-    " ".join(name.split()) for name in LISTED.split(",")
-)  # the first of each line in objectInfo150.txt
+NAMES = tuple(" ".join(name.split()) for name in LISTED.split(","))  # as networks trained on it call them
 REMAP = Remap({OTHER: None, **{class_id + 1: class_id for class_id in range(len(NAMES))}}, len(NAMES))
 
 
@@ -215,14 +213,15 @@ def _files(root: Path, annotations: str, stack: ExitStack) -> dict[str, Origin]:
 
 
 def _names(files: Mapping[str, Origin]) -> tuple[str, ...]:
-    """The 150 names: the first of each line of objectInfo150.txt where it lies there, else ours."""
+    """The 150 names: ours, or what a line of objectInfo150.txt has first where ours is not among its words."""
     origin = files.get("objectInfo150.txt")
     if origin is None:
         return NAMES
     lines = read(origin).decode("utf-8", errors="replace").splitlines()[1:]
     rows = [line.split("\t") for line in lines if line.strip()]
-    numbered = {row[0].strip(): row[-1].partition(",")[0].strip() for row in rows}
-    names = tuple(numbered.get(str(raw), "") for raw in range(1, len(NAMES) + 1))
+    numbered = {row[0].strip(): [word.strip() for word in row[-1].split(",")] for row in rows}
+    listed = [numbered.get(str(raw), [""]) for raw in range(1, len(NAMES) + 1)]
+    names = tuple(ours if ours in words else words[0] for ours, words in zip(NAMES, listed, strict=True))
     if len(rows) != len(NAMES) or not all(names) or len(set(names)) != len(NAMES):
         raise DatasetFormatError(
             f"{origin} is not the list of the benchmark's 150 classes.",
