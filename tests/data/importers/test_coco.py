@@ -266,3 +266,27 @@ def test_boxes_are_written_as_the_tree_says() -> None:
         reference.decode(packed(box(1, 2, 5, 9))).sum() == 28
     )  # the helpers of this test, by pycocotools itself
     assert reference.area(reference.frPyObjects([polygon(1, 2, 5, 9)], *HW)).tolist() == [28]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda v: v["annotations"][0].update(file_name="../../x.png"), "leaves the folder"),
+        (lambda v: v["annotations"][1].update(image_id=9), "is the second of its image"),
+        (lambda v: v["annotations"][0].update(segments_info=[{"id": "3"}]), "has no segments_info"),
+        (
+            lambda v: v["annotations"][0]["segments_info"][0].update(category_id=4),
+            "of category 4, which is not listed",
+        ),
+        (lambda v: v["annotations"].pop(), "annotations/panoptic_train2017/000000000030.png"),
+    ],
+    ids=range(5),
+)
+def test_panoptic_json_is_trusted_no_more(
+    tmp_path: Path, edit: Callable[[Any], object], message: str
+) -> None:
+    raw = write_panoptic(tmp_path / "raw")
+    change(raw / "annotations" / "panoptic_train2017.json", edit)
+    with pytest.raises(DatasetFormatError, match=re.escape(message)):
+        run(raw, tmp_path / "out", annotations="panoptic")
+    assert sorted(os.listdir(tmp_path)) == ["raw"]
