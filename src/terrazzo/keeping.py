@@ -99,7 +99,7 @@ class Keeper:
         return UnreachableError(
             problem.what,
             found=problem.found,
-            hint=f"The run is saved at step {self.saved_step}. When the place answers again:",
+            hint=f"The run is saved at step {self.job.run.step}. When the place answers again:",
             command=f"terrazzo train --resume {self.job.run.path}",
         )
 

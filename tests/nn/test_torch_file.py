@@ -204,7 +204,7 @@ def payloads(canary: Path) -> Iterator[tuple[str, Any]]:
     """What attackers pickle; each makes `canary` when it is opened carelessly."""
     touch = f"open({str(canary)!r}, 'w').close()"
     yield "os.system", Reduced(os.system, f"touch {canary}")
-    yield "eval", Reduced(builtins.eval, touch.replace("open", "__import__('builtins').open"))
+    yield "eval", Reduced(builtins.eval, f"__import__('builtins').{touch}")
     yield "exec", Reduced(builtins.exec, touch)
     yield "setstate", ByState(touch)
     yield "getattr", Reduced(getattr, Reduced(__import__, "os"), "system")
