@@ -78,12 +78,31 @@ def metrics(result: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def pspnet(result: dict[str, Any]) -> Iterator[Row]:
+    """A network's pass over an image."""
+    height, width = result["size_hw"]
+    what = f"PSPNet R{result['depth']}-d8, one image of {height}x{width}, {result['precision']}"
+    beside = f"{result['mmseg_ms']:,.0f} ms: MMSegmentation ({result['ratio']:.2f}x)"
+    yield what, f"{result['terrazzo_ms']:,.0f} ms", beside, _threads(result["threads"], result["device"])
+
+
 def checkpoint(result: dict[str, Any]) -> Iterator[Row]:
     """What saving costs."""
     what = f"Saving a checkpoint of {result['recipe']}, every {result['interval']:,} steps"
     ours = f"{100 * result['share']:.2f} % of the time"
     on = _threads(result["threads"], result["device"])
     yield what, ours, f"{result['save_ms']:.0f} ms beside steps of {result['step_ms']:.0f} ms", on
+
+
+def kills(result: dict[str, Any]) -> Iterator[Row]:
+    """A training that is killed again and again."""
+    what = f"A training killed {result['kills']} times, {result['while_saving']} of them while saving"
+    yield (
+        what,
+        "the same, bit for bit" if result["bit_identical"] else "another",
+        "one never killed",
+        result["device"],
+    )
 
 
 def import_time(result: dict[str, Any]) -> Iterator[Row]:
@@ -96,8 +115,10 @@ def import_time(result: dict[str, Any]) -> Iterator[Row]:
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "quality": quality,
     "step": step,
+    "pspnet": pspnet,
     "metrics": metrics,
     "checkpoint": checkpoint,
+    "kills": kills,
     "import_time": import_time,
 }
 

@@ -139,6 +139,22 @@ def theirs(folder: Path, data: Path) -> None:
     train("theirs", folder, data, *more, network=SegformerForSemanticSegmentation(config))
 
 
+class Idle(Frozen):
+    """A network with a parameter that no logit depends on, as some of transformers' have."""
+
+    uses_all_parameters = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.idle = nn.Parameter(torch.ones(3))
+
+
+def idle(folder: Path, data: Path) -> None:
+    """Not every parameter gets a gradient, in any of two micro-batches."""
+    more = (*SGD, "train.steps=4", "train.micro_batch=1")
+    train("idle", folder, data, *more, network=Idle())
+
+
 def slurm(folder: Path, data: Path) -> None:
     """As srun starts it: nothing but Slurm's variables says which of two processes this is."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):

@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     write_shards(root / "shards", data)
     cases = ("1:sgd 2:sgd 1:streamed 2:streamed 1:adamw 2:adamw 2:sharded 1:whole 1:parts 2:parts 2:spread 2:plain "
              "1:score 2:score 3:score 2:scaler 2:killed 2:silent 2:broken 2:stumbles 2:starved 2:alone 2:judged "
-             "2:taken 2:elsewhere 2:slurm 1:theirs 2:theirs")  # fmt: skip
+             "2:taken 2:elsewhere 2:slurm 1:theirs 2:theirs 1:idle 2:idle")  # fmt: skip
     ran = run_ranks(root / "out", data, *cases.split())
     assert ran.returncode == 0, ran.stderr
     return root / "out"
@@ -187,6 +187,12 @@ def test_a_spread_run_is_kept_whole_and_goes_on_in_any_number(
 def test_a_network_of_transformers_is_spread_as_it_is(folder: Path) -> None:
     pytest.importorskip("transformers")
     one, two = (tensors(finished(folder, f"theirs-{world}"), "training.safetensors") for world in (1, 2))
+    assert largest_difference(two, one) < 1e-5
+
+
+def test_a_parameter_that_no_logit_depends_on_is_no_obstacle(folder: Path) -> None:
+    one, two = (tensors(finished(folder, f"idle-{world}"), "training.safetensors") for world in (1, 2))
+    assert torch.equal(two["idle"], torch.ones(3))
     assert largest_difference(two, one) < 1e-5
 
 

@@ -137,7 +137,13 @@ class Processes:
         if self.world == 1:
             return network
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(
+            network,
+            device_ids=ids,
+            broadcast_buffers=False,
+            # others' networks hold parameters that no logit depends on; looking for them costs a walk over the graph
+            find_unused_parameters=not getattr(network, "uses_all_parameters", False),
+        )
 
     def clip(self, model: nn.Module, max_norm: float | None) -> Tensor:
         """Scale the gradients of a wrapped network down to a norm of `max_norm`; return the norm they had."""

@@ -70,6 +70,7 @@ CLASSIFIER = ("decode_head.classifier.weight", "decode_head.classifier.bias")  #
 class SegFormer(nn.Module):
     """Image (B, C, H, W) float in [0, 1] -> logits (B, K, ceil(H / 4), ceil(W / 4))."""
 
+    uses_all_parameters = True  # logits depend on each of them
     mean: Tensor
     std: Tensor
 

@@ -59,6 +59,7 @@ KEYS = ("architecture", "backbone", "head", "auxiliary", "dropout", "align_corne
 class Segmenter(nn.Module):
     """Image (B, C, H, W) float in [0, 1] -> logits (B, K, h, w), not resized; in training also "auxiliary" ones."""
 
+    uses_all_parameters = True  # logits depend on each of them
     mean: Tensor
     std: Tensor
 
