@@ -139,6 +139,21 @@ def test_what_another_attempt_would_not_change_is_told_at_once(site: str) -> Non
     assert Site.asked["/forbidden-a.png"] == Site.asked["/missing-a.png"] == 1
 
 
+def test_what_a_protocol_does_not_offer_is_told_with_the_way_round(
+    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsspec's base class answers so for each call that a protocol leaves out."""
+    memory.pipe_file("/bucket/a.png", png(PICTURE))
+    for call in ("find", "ls"):
+        monkeypatch.setattr(type(memory), call, getattr(fsspec.AbstractFileSystem, call))
+    with pytest.raises(errors.UnreadableFileError) as told:
+        remote.files_below("memory://bucket")
+    text = str(told.value)
+    assert "memory://bucket cannot be read through memory://." in text
+    assert "expected: a protocol that lists folders and gives parts of files" in text
+    assert "Copy it to this machine first, and name the copy." in text
+
+
 def test_a_protocol_names_its_package_or_its_nearest(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = sys.modules["fsspec.registry"]
 

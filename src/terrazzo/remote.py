@@ -158,6 +158,13 @@ def path_of(url: str) -> str:
     return rest.partition("?")[0].partition("#")[0] if is_web(url) else rest
 
 
+def protocol_of(url: str) -> str:
+    """Return what stands before "://", in small letters."""
+    match = URL.match(url)
+    assert match, url
+    return match[1].lower()
+
+
 def is_web(url: str) -> bool:
     """True for http and https, which have no folders."""
     return url.lower().startswith(("http://", "https://"))
@@ -183,9 +190,7 @@ def _open(url: str) -> tuple[Any, str]:
         return _Web(), url
     import fsspec
 
-    match = URL.match(url)
-    assert match, url
-    protocol = match[1].lower()
+    protocol = protocol_of(url)
     try:
         files, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
@@ -334,6 +339,13 @@ def _told(url: str, error: BaseException) -> TerrazzoError:
             f"{url} may not be read.",
             found=_say(error),
             hint="Log in as the protocol's own client does: `aws configure`, `gcloud auth`, `hf auth login`.",
+        )
+    if isinstance(error, NotImplementedError):  # fsspec's answer for what a protocol does not offer
+        return UnreadableFileError(
+            f"{url} cannot be read through {protocol_of(url)}://.",
+            found=_say(error),
+            expected="a protocol that lists folders and gives parts of files",
+            hint="Copy it to this machine first, and name the copy.",
         )
     return UnreadableFileError(f"{url} cannot be read.", found=_say(error))
 

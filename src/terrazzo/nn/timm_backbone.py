@@ -196,7 +196,6 @@ def _made(timm: ModuleType, name: str, given: Mapping[str, Any]) -> nn.Module:
     except (
         TypeError,
         AssertionError,
-        NotImplementedError,
         RuntimeError,
         AttributeError,
         ValueError,

@@ -82,7 +82,7 @@ def read_torch_file(path: str | PathLike[str]) -> Any:
     except HarmfulError as error:
         raise _unsafe(path, str(error)) from None
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, EOFError, OSError, RuntimeError,
-            NotImplementedError, zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error) as error:  # fmt: skip
+            zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error) as error:  # fmt: skip
         is_told = isinstance(error, MalformedError)
         raise _damaged(path, str(error) if is_told else f"what torch.save never writes ({error})") from error
     raise _no_torch_file(path, data)

@@ -289,6 +289,62 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
         run(raw, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("method", "flags", "said"),
+    [
+        (zipfile.ZIP_BZIP2, 0, "is packed by bzip2"),
+        (9, 0, "is packed by deflate64"),  # what Windows takes for large files
+        (zipfile.ZIP_DEFLATED, 0x20, "is a patch to another file"),
+    ],
+)
+def test_what_is_packed_in_another_way_is_to_be_unpacked_by_hand(
+    tmp_path: Path, method: int, flags: int, said: str
+) -> None:
+    raw = packed(tmp_path)
+    mark_first_member(raw / "gtFine_trainvaltest.zip", method=method, flags=flags)
+    with pytest.raises(UnreadableFileError, match="is packed in a form that is not read here") as caught:
+        run(raw, tmp_path / "out")
+    assert said in str(caught.value)
+    assert "Unpack it by hand, with 7z or unzip" in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["raw"]
+
+
+def test_a_zip_of_a_form_to_come_is_to_be_unpacked_by_hand(tmp_path: Path) -> None:
+    raw = packed(tmp_path)
+    mark_first_member(raw / "gtFine_trainvaltest.zip", version=99)
+    with pytest.raises(UnreadableFileError, match="is packed in a form that is not read here") as caught:
+        run(raw, tmp_path / "out")
+    assert "zip file version 9.9" in str(caught.value)
+
+
+def test_encrypted_members_and_endless_lists_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = packed(tmp_path)
+    monkeypatch.setattr("terrazzo.data.importers.downloads.MAX_MEMBERS", 1)
+    with pytest.raises(UnreadableFileError, match=r"holds \d+ files(.|\n)*at most 1"):
+        run(raw, tmp_path / "out")
+    monkeypatch.undo()
+    mark_first_member(raw / "gtFine_trainvaltest.zip", flags=0x1)
+    with pytest.raises(UnreadableFileError, match="is encrypted"):
+        run(raw, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path)) == ["raw"]
+
+
+def mark_first_member(
+    path: Path, *, method: int | None = None, flags: int = 0, version: int | None = None
+) -> None:
+    """Change what the directory of a zip says of a member: APPNOTE 4.3.12 has the places."""
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 8] |= flags
+    if method is not None:
+        content[entry + 10] = method
+    if version is not None:
+        content[entry + 6] = version
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("damage", ["cut", "bit"])
 def test_a_download_that_broke_off_is_told(tmp_path: Path, damage: str) -> None:
     raw = packed(tmp_path)

@@ -21,6 +21,7 @@ MAX_MEMBERS = 1_000_000  # gtCoarse.zip, a large one, has about 94,000
 MAX_RATIO = 200  # Cityscapes' polygons are packed to a tenth, its dummy masks to a fiftieth
 SLACK = 1 << 16  # bytes that a member may unpack to whatever its ratio
 PIECE = 1 << 20  # bytes read at a time
+PATCHED = 0x20  # a flag of a member
 SHOWN = 10  # how many bad members an error lists
 
 
@@ -63,7 +64,7 @@ class Member:
             with self.archive.open(self.info) as file:  # stops at file_size, and checks the CRC there
                 while piece := file.read(PIECE):
                     yield piece
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise _damaged(self, error) from error
 
 
@@ -102,13 +103,19 @@ def _trusted(path: Path, stack: ExitStack) -> list[tuple[zipfile.ZipInfo, zipfil
     """Open a zip and return its members; raises for one that is not to be trusted."""
     try:
         archive = stack.enter_context(zipfile.ZipFile(path))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, ValueError) as error:
         raise _damaged(path, error) from error
+    except RuntimeError as error:  # a version of the format that zipfile has no word for
+        raise _packed_otherwise(path, str(error)) from error
     infos = [info for info in archive.infolist() if not info.is_dir()]
     if len(infos) > MAX_MEMBERS:
         raise UnreadableFileError(
             f"{path} holds {len(infos):,} files.",
             expected=f"at most {MAX_MEMBERS:,}, as any data set known here",
+        )
+    if others := [info for info in infos if not _is_plainly_packed(info)]:
+        raise _packed_otherwise(
+            path, "; ".join(f"{one.filename!r} {_packing(one)}" for one in others[:SHOWN])
         )
     bad = [f"{info.filename!r} {why}" for info in infos if (why := _distrust(info))]
     bad += [f"{name!r} is there more than once" for name in _twice(info.filename for info in infos)]
@@ -136,6 +143,17 @@ def _distrust(info: zipfile.ZipInfo) -> str | None:
     return None
 
 
+def _is_plainly_packed(info: zipfile.ZipInfo) -> bool:
+    """Stored or deflated, and no patch to another file: what publishers' zips hold, and what zlib unpacks."""
+    return info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not info.flag_bits & PATCHED
+
+
+def _packing(info: zipfile.ZipInfo) -> str:
+    if info.flag_bits & PATCHED:
+        return "is a patch to another file"
+    return f"is packed by {zipfile.compressor_names.get(info.compress_type, f'method {info.compress_type}')}"
+
+
 def _twice(names: Iterable[str]) -> list[str]:
     return sorted(name for name, count in Counter(names).items() if count > 1)
 
@@ -149,6 +167,15 @@ def _overlapping(infos: Sequence[zipfile.ZipInfo], size: int) -> list[str]:
         for info, end in zip(by_place, ends, strict=True)
         if info.header_offset + info.compress_size > end
     ]
+
+
+def _packed_otherwise(path: Path, found: str) -> UnreadableFileError:
+    return UnreadableFileError(
+        f"{path} is packed in a form that is not read here.",
+        found=found,
+        expected="files that are stored or deflated",
+        hint="Unpack it by hand, with 7z or unzip, and name the folder it was unpacked to.",
+    )
 
 
 def _damaged(what: object, error: BaseException) -> UnreadableFileError:
