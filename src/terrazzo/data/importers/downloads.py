@@ -22,6 +22,7 @@ MAX_RATIO = 200  # Cityscapes' polygons are packed to a tenth, its dummy masks t
 SLACK = 1 << 16  # bytes that a member may unpack to whatever its ratio
 PIECE = 1 << 20  # bytes read at a time
 PATCHED = 0x20  # a flag of a member
+OTHER_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstandard"}  # of PKWARE's APPNOTE 4.4.5
 SHOWN = 10  # how many bad members an error lists
 
 
@@ -151,7 +152,7 @@ def _is_plainly_packed(info: zipfile.ZipInfo) -> bool:
 def _packing(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & PATCHED:
         return "is a patch to another file"
-    return f"is packed by {zipfile.compressor_names.get(info.compress_type, f'method {info.compress_type}')}"
+    return f"is packed by {OTHER_METHODS.get(info.compress_type, f'method {info.compress_type}')}"
 
 
 def _twice(names: Iterable[str]) -> list[str]:
