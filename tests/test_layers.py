@@ -42,6 +42,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "prediction",
         "processes",
         "pulse",
+        "overrides",
         "recipe",
         "recipes",
         "report",

@@ -1,9 +1,9 @@
 """A recipe: everything one decides before training, as one frozen value made of the parts' own configs.
 
 A recipe comes from the catalogue (`recipes/*.py`, one flat file each), from a .py file that the user typed the path of,
-or from the JSON that a run stored. `load` finds it, applies overrides such as "train.steps=2000" and checks it; every
-problem is told at once. Nothing is inherited, merged or guessed, and what can be derived is not written: the count of
-classes comes from the data, the count of steps of an epoch from `num_steps`.
+or from the JSON that a run stored. `load` finds it, applies overrides such as "train.steps=2000" (`overrides.py` reads
+them) and checks it; every problem is told at once. Nothing is inherited, merged or guessed, and what can be derived is
+not written: the count of classes comes from the data, the count of steps of an epoch from `num_steps`.
 """
 
 import ast
@@ -13,7 +13,7 @@ import re
 import runpy
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
@@ -23,10 +23,11 @@ from typing import Any, Literal
 from terrazzo import fields as leaf
 from terrazzo import recipes as catalogue
 from terrazzo.data.transforms import DataConfig
-from terrazzo.errors import MissingPathError, RecipeError, TerrazzoError, nearest, unknown_name
+from terrazzo.errors import MissingPathError, RecipeError, TerrazzoError, unknown_name
 from terrazzo.nn import ModelConfig
 from terrazzo.nn.losses import TERMS, LossConfig
 from terrazzo.optim import OptimConfig, check_warmup, shortened_warmup
+from terrazzo.overrides import mistyped, raise_all, read_json_fields, read_overrides, replaced
 from terrazzo.ranges import out_of_range
 from terrazzo.storage import read_json
 
@@ -131,13 +132,13 @@ class Recipe:
         train.epochs, and the reverse; where it leaves no room for the warm-up, and nothing is said of that, the warm-up
         becomes a tenth of it. Raises RecipeError with every problem of every override.
         """
-        values = _read_overrides(self, overrides)
+        values = read_overrides(self, overrides)
         for given, other in (("train.steps", "train.epochs"), ("train.epochs", "train.steps")):
             if values.get(given) is not None and other not in values:
                 values[other] = None
         if values.get("train.steps") is not None and "optim.warmup_steps" not in values:
             values["optim.warmup_steps"] = shortened_warmup(self.optim, values["train.steps"]).warmup_steps
-        return _replaced(self, values).check()
+        return replaced(self, values).check()
 
     def check(self) -> "Recipe":
         """Return this recipe if every value has its type and range and they agree; RecipeError lists all else."""
@@ -146,9 +147,9 @@ class Recipe:
             if not isinstance(section := getattr(self, name), config):
                 raise RecipeError(f"{name} is {section!r}.", expected=f"a {config.__name__}")
         known = leaf.leaves(Recipe)
-        _raise([problem for one in known.values() if (problem := _mistyped(self, one))], where)
+        raise_all([problem for one in known.values() if (problem := mistyped(self, one))], where)
         outside = [problem for path in known if (problem := out_of_range(path, leaf.get(self, path)))]
-        _raise([*outside, *_disagreements(self)], where)
+        raise_all([*outside, *_disagreements(self)], where)
         return self
 
     def num_steps(self, num_samples: int) -> int:
@@ -186,9 +187,9 @@ class Recipe:
                 hint="It was written by a newer terrazzo:" if newer else None,
                 command="pip install --upgrade terrazzo" if newer else None,
             )
-        values = _read_json(value, where)
+        values = read_json_fields(cls, value, where)
         blank = cls(name=values["name"], summary=values["summary"])
-        return _replaced(blank, values).check()
+        return replaced(blank, values).check()
 
 
 def load(source: "str | PathLike[str] | Recipe", overrides: Sequence[str] = ()) -> Recipe:
@@ -320,118 +321,7 @@ def _told(error: Exception) -> str:
     return str(error) if isinstance(error, TerrazzoError) else f"{type(error).__name__}: {error}"
 
 
-# --- from words and JSON to values ----------------------------------------------------------------------------------
-
-
-def _read_overrides(recipe: Recipe, overrides: Sequence[str]) -> dict[str, Any]:
-    if isinstance(overrides, str):
-        raise RecipeError("Overrides are a list.", found=repr(overrides), expected=repr([overrides]))
-    values: dict[str, Any] = {}
-    problems: list[RecipeError] = []
-    for override in overrides:
-        name, equals, text = (part.strip() for part in override.partition("="))
-        try:
-            known = _field(recipe, name)
-            if not equals:
-                raise RecipeError(
-                    f"The override {override!r} has no value.", expected=_example(recipe, known)
-                )
-            if name in values:
-                raise RecipeError(f"{name} is given twice.", expected="once; the second may be a leftover")
-            values[name] = _parsed(recipe, known, text)
-        except RecipeError as problem:
-            problems.append(problem)
-    _raise(problems, f"in the overrides of recipe {recipe.name!r}")
-    return values
-
-
-def _field(recipe: Recipe, name: str) -> leaf.Leaf:
-    known = leaf.leaves(Recipe)
-    if name in known:
-        return known[name]
-    if name in leaf.sections(Recipe):
-        raise _not_a_field(name, f"one of its fields, such as {_example(recipe, known[_inside(name)[0]])}")
-    raise _unknown_field(name, command=f"terrazzo recipes {recipe.name}")
-
-
-def _parsed(recipe: Recipe, known: leaf.Leaf, text: str) -> Any:
-    try:
-        value = leaf.parse(text, known.annotation)
-    except ValueError as error:
-        expected = f"{leaf.expects(known.annotation)}, such as {_example(recipe, known)}"
-        raise RecipeError(f"{known.name} cannot be {text!r}.", expected=expected) from error
-    if problem := out_of_range(known.name, value):
-        raise problem
-    return value
-
-
-def _example(recipe: Recipe, known: leaf.Leaf) -> str:
-    """The field as an override: with its value in this recipe, or one of its type where that says nothing."""
-    value = leaf.get(recipe, known.name)
-    is_empty = value is None or value == ()
-    text = leaf.example(known.annotation) if is_empty else leaf.to_text(value, known.annotation)
-    return f"{known.name}={text}"
-
-
-def _read_json(value: Mapping[str, Any], where: str) -> dict[str, Any]:
-    known = leaf.leaves(Recipe)
-    required = [path for path, one in known.items() if one.default is MISSING]
-    problems = [RecipeError(f"{path} is missing.") for path in required if path not in value]
-    values: dict[str, Any] = {}
-    for path, item in _flat(value):
-        try:
-            values[path] = _conformed(path, item)
-        except RecipeError as problem:
-            problems.append(problem)
-    _raise(problems, f"in {where}")
-    return values
-
-
-def _flat(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, item in value.items():
-        if name in leaf.sections(Recipe) and isinstance(item, Mapping):
-            yield from ((f"{name}.{inner}", one) for inner, one in item.items())
-        elif name != "format_version":
-            yield name, item
-
-
-def _conformed(path: str, item: Any) -> Any:
-    known = leaf.leaves(Recipe).get(path)
-    if known is None and path in leaf.sections(Recipe):
-        raise _not_a_field(path, "an object with its fields")
-    if known is None:
-        raise _unknown_field(path)
-    try:
-        value = leaf.conform(item, known.annotation)
-    except ValueError as error:
-        raise RecipeError(f"{path} cannot be {item!r}.", expected=leaf.expects(known.annotation)) from error
-    if problem := out_of_range(path, value):
-        raise problem
-    return value
-
-
-def _replaced(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Return `recipe` with the leaves at these paths replaced, all at once."""
-    changed = {path: value for path, value in values.items() if "." not in path}
-    for section in leaf.sections(Recipe):
-        mine = {path.partition(".")[2]: values[path] for path in values if path.startswith(f"{section}.")}
-        changed[section] = replace(getattr(recipe, section), **mine)
-    return replace(recipe, **changed)
-
-
 # --- what is wrong with a recipe ------------------------------------------------------------------------------------
-
-
-def _mistyped(recipe: Recipe, known: leaf.Leaf) -> RecipeError | None:
-    value = leaf.get(recipe, known.name)
-    try:
-        if leaf.conform(value, known.annotation) == value:  # a list is not equal to its tuple
-            return None
-    except ValueError:
-        pass
-    example = leaf.parse(leaf.example(known.annotation), known.annotation)
-    expected = f"{leaf.expects(known.annotation)}, such as {example!r}"
-    return RecipeError(f"{known.name} cannot be {value!r}.", expected=expected)
 
 
 def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
@@ -487,33 +377,3 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
             f"eval.stride_hw is {leaf.to_text(look.stride_hw)}; pixels between two windows would never be seen.",
             expected=f"at most eval.window_hw, {leaf.to_text(look.window_hw)}",
         )
-
-
-def _inside(section: str) -> list[str]:
-    return [path for path in leaf.leaves(Recipe) if path.startswith(f"{section}.")]
-
-
-def _not_a_field(section: str, expected: str) -> RecipeError:
-    what = f"{section} is a section of the recipe, not a field."
-    return RecipeError(what, expected=expected, hint=f"Its fields: {', '.join(_inside(section))}.")
-
-
-def _unknown_field(name: str, *, command: str | None = None) -> RecipeError:
-    """The nearest fields: with the same last part or one like it, those of the section that was named first."""
-    section, _, last = name.rpartition(".")
-    by_last: dict[str, list[str]] = {}
-    for path in leaf.leaves(Recipe):
-        by_last.setdefault(path.rpartition(".")[2], []).append(path)
-    alike = [path for one in ([last] if last in by_last else nearest(last, by_last)) for path in by_last[one]]
-    near = [path for path in alike if path.rpartition(".")[0] == section] or alike
-    what = f"There is no recipe field {name!r}."
-    if near:
-        return RecipeError(what, hint=f"Did you mean {' or '.join(near)}?")
-    return RecipeError(what, hint="Every field with its value:" if command else None, command=command)
-
-
-def _raise(problems: Sequence[RecipeError], where: str) -> None:
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise RecipeError(f"{len(problems)} problems {where}.", hint="\n".join(map(str, problems)))
