@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor, nn
 
-from terrazzo import inference
+from terrazzo import inference, views
 from terrazzo.classes import Classes, Remap
 from terrazzo.data.transforms import DataConfig, resize_image
 from terrazzo.errors import (
@@ -123,9 +123,7 @@ def test_windows_see_what_the_whole_sees_when_the_network_looks_at_single_pixels
 def test_the_mask_is_the_argmax_of_logits_resized_to_the_original_size(
     data: DataConfig, eval: EvalConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        inference, "BAND_BYTES", 4 * 3 * 64 * 5
-    )  # bands of a few rows, so that seams would show
+    monkeypatch.setattr(views, "BAND_BYTES", 4 * 3 * 64 * 5)  # bands of a few rows, so that seams would show
     image, network = picture(71, 53), Quarter()
     predictor = Predictor(network, THREE, data=data, eval=eval, device="cpu")
     height, width = {"exact": (32, 40), "short": (64, 48), "fit": (20, 15), "original": (71, 53)}[data.resize]
@@ -228,15 +226,13 @@ def averaged_looks(
 def test_several_looks_are_the_mean_of_their_probabilities(
     network: nn.Module, resize: Any, eval: EvalConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        inference, "BAND_BYTES", 4 * 3 * 64 * 12
-    )  # bands of a few rows, so that seams would show
+    monkeypatch.setattr(views, "BAND_BYTES", 4 * 3 * 64 * 12)  # bands of a few rows, so that seams would show
     image = picture(57, 43)
     data = DataConfig(resize=resize, resize_hw=(32, 64))
     predictor = Predictor(network, THREE, data=data, eval=eval, device="cpu")
     size_hw = (42, 32) if resize == "short" else (57, 43)
     probs = averaged_looks(network, image, size_hw, eval, (57, 43))
-    bands = list(next(iter(predictor.bands([image]))))
+    bands = list(next(iter(predictor.eye.bands([image]))))
     assert len(bands) >= 3
     np.testing.assert_allclose(
         np.exp(np.concatenate([band.logits for band in bands], axis=1)), probs, atol=1e-5
@@ -423,7 +419,7 @@ def test_a_damaged_file_stops_a_stream_or_is_handed_over(tmp_path: Path) -> None
 def test_memory_of_windows_does_not_grow_with_the_height(
     looks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inference, "BAND_BYTES", 1 << 20)
+    monkeypatch.setattr(views, "BAND_BYTES", 1 << 20)
     classes = Classes(tuple(f"class {i}" for i in range(16)))
     predictor = Predictor(Quarter(16), classes, eval=windows(128, 96, **looks), device="cpu")
 

@@ -48,6 +48,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "report",
         "run",
         "sharding",
+        "views",
         "windows",
     },
     "verbs": {

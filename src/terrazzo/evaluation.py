@@ -25,7 +25,7 @@ from terrazzo.classes import Classes, is_void
 from terrazzo.data import Dataset, Split, open_dataset
 from terrazzo.errors import DatasetFormatError, ExistingOutputError, UsageError
 from terrazzo.images import write_image
-from terrazzo.inference import Band, Predictor, ahead, batches, load
+from terrazzo.inference import Predictor, ahead, batches, load
 from terrazzo.metrics import ConfusionMatrix, self_check
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.segformer_files import has_real_names
@@ -34,6 +34,7 @@ from terrazzo.report import Report
 from terrazzo.run import Run
 from terrazzo.sample import Sample
 from terrazzo.storage import write_json
+from terrazzo.views import Band
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -161,8 +162,8 @@ def measure(
     started = time.monotonic()
     samples = ahead(split.__getitem__, chosen, depth=2 * predictor.eval.batch_size)
     watched = track(samples, total=len(chosen), what="evaluate", quiet=quiet)
-    for batch in batches(watched, lambda sample: predictor.sees(sample.image), predictor.eval.batch_size):
-        for sample, bands in zip(batch, predictor.bands([sample.image for sample in batch]), strict=True):
+    for batch in batches(watched, lambda sample: predictor.eye.sees(sample.image), predictor.eval.batch_size):
+        for sample, bands in zip(batch, predictor.eye.bands([sample.image for sample in batch]), strict=True):
             assert sample.mask is not None, "the split has masks"
             pred, _ = predictor.assemble(tally.seen(_in_order(bands, order), sample.mask), sample.mask.shape)
             tally.add(sample, pred)
