@@ -1,24 +1,20 @@
 """Segmentation models of transformers, read, started from and saved; the network itself is `huggingface.py`.
 
-Only classes of the installed transformers are built, from config.json without what could bring code or other files
-along (`FORBIDDEN`), and only safetensors are read: by our own reader, which transformers then gives its names. What is
-saved opens in transformers and here. transformers is imported inside the functions that need it.
+Only classes of the installed transformers are built, from a cleaned config (`huggingface_config.py`), and only
+safetensors are read: by our own reader, which transformers then gives its names. What is saved opens in transformers
+and here. transformers is imported inside the functions that need it.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from terrazzo.classes import Classes
-from terrazzo.errors import MissingExtraError, UnsafeFileError, UsageError, WeightsError, nearest
+from terrazzo.errors import UnsafeFileError, UsageError, WeightsError
 from terrazzo.nn import segformer_files
 from terrazzo.nn.files import (
     CONFIG,
@@ -32,26 +28,24 @@ from terrazzo.nn.files import (
     model_folder,
     read_tensors,
 )
-from terrazzo.nn.huggingface import BY_QUERIES, OF_ONE_SIZE, HuggingFaceNetwork
+from terrazzo.nn.huggingface import BY_QUERIES, HuggingFaceNetwork
+from terrazzo.nn.huggingface_config import (
+    built_config,
+    channels_of,
+    config_of,
+    model_class,
+    neutral,
+    normalisation_of,
+    preprocessing_of,
+    processor_of,
+    quietly,
+    task_of,
+    translated,
+)
 from terrazzo.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
-
-FORBIDDEN = (  # keys of config.json that name code, kernels, or files of elsewhere
-    "auto_map",
-    "custom_pipelines",
-    "quantization_config",
-    "fusion_config",
-    "attn_implementation",
-    "_attn_implementation",
-    "_attn_implementation_internal",
-    "experts_implementation",
-    "_experts_implementation",
-    "transformers_weights",
-    "_name_or_path",
-)
-TASK = "the task is semantic"  # what OneFormer is told
 
 
 def build(
@@ -68,7 +62,7 @@ def build(
     here, WeightsError for one that is no segmentation network.
     """
     folder = model_folder(source)
-    values = _config_of(folder)
+    values = config_of(folder)
     kind = str(values["model_type"])
     if kind in BY_QUERIES:
         raise UsageError(
@@ -78,10 +72,10 @@ def build(
             hint="It predicts and is evaluated as it is:",
             command=f"terrazzo evaluate {source} --data DATA",
         )
-    processor = _processor(folder)
-    config = _config(values, where=str(source), num_classes=num_classes, channels=channels)
-    mean, std = _normalisation(processor, channels, mean, std)
-    model = _model_class(config, str(source))(config)
+    processor = processor_of(folder)
+    config = built_config(values, where=str(source), num_classes=num_classes, channels=channels)
+    mean, std = normalisation_of(processor, channels, mean, std)
+    model = model_class(config, str(source))(config)
     return HuggingFaceNetwork(model, channels=channels, mean=mean, std=std, processor=processor)
 
 
@@ -93,8 +87,8 @@ def read(
     Raises UnsafeFileError where the weights are a pickle alone, WeightsError where some are missing.
     """
     folder = model_folder(source)
-    where, values, processor = str(source), _config_of(folder), _processor(folder)
-    config = _config(values, where=where)
+    where, values, processor = str(source), config_of(folder), processor_of(folder)
+    config = built_config(values, where=where)
     model, missing = _loaded(config, _tensors(folder), where=where)
     if missing:
         raise WeightsError(
@@ -104,15 +98,15 @@ def read(
             command=f"terrazzo train RECIPE --data DATA model.name=huggingface model.pretrained={where}",
         )
     ours = read_json(folder / OURS) if (folder / OURS).is_file() else {}
-    channels = _channels(config)
-    mean, std = _normalisation(processor, channels, *_neutral(channels))
+    channels = channels_of(config)
+    mean, std = normalisation_of(processor, channels, *neutral(channels))
     network = HuggingFaceNetwork(
-        model, channels=channels, mean=mean, std=std, processor=processor, task=_task(folder, config, ours)
+        model, channels=channels, mean=mean, std=std, processor=processor, task=task_of(folder, config, ours)
     )
     classes = segformer_files.classes_of(values, network.num_classes, where=where)
     if "classes" in ours:  # which also knows colours
         classes = Classes.from_json(ours["classes"])
-    preprocessing = {**_preprocessing(processor, network), **ours.get("preprocessing", {})}
+    preprocessing = {**preprocessing_of(processor, network), **ours.get("preprocessing", {})}
     said = []
     if not processor:
         said.append(f"{where} has no {PROCESSOR}: ImageNet's mean and deviation, images at their own size")
@@ -139,7 +133,7 @@ def save(
     theirs_own = (
         tensors if tensors is None else {name.removeprefix("model."): one for name, one in tensors.items()}
     )
-    with _quietly():
+    with quietly():
         network.model.save_pretrained(folder, state_dict=theirs_own)
     mean = segformer_files.plain_numbers(network.mean.flatten().tolist())
     std = segformer_files.plain_numbers(network.std.flatten().tolist())
@@ -157,7 +151,7 @@ def state_of(folder: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict of the network that `save` wrote into `folder`; WeightsError where it is not whole."""
     folder = Path(folder)
     model, missing = _loaded(
-        _config(_config_of(folder), where=str(folder)), _tensors(folder), where=str(folder)
+        built_config(config_of(folder), where=str(folder)), _tensors(folder), where=str(folder)
     )
     if missing:
         raise WeightsError(
@@ -176,8 +170,8 @@ def start(network: HuggingFaceNetwork, source: str | PathLike[str], *, classes: 
     from terrazzo.nn.starting import inflate, matching_rows, rows_report
 
     folder = model_folder(source)
-    where, values = str(source), _config_of(folder)
-    theirs, missing = _loaded(_config(values, where=where), _tensors(folder), where=where)
+    where, values = str(source), config_of(folder)
+    theirs, missing = _loaded(built_config(values, where=where), _tensors(folder), where=where)
     wanted, given = network.model.state_dict(), theirs.state_dict()
     problems = [f"{name}: missing" for name in missing if name in wanted and network.is_backbones(name)]
     by_class = _class_axes(network.model)
@@ -211,98 +205,6 @@ def start(network: HuggingFaceNetwork, source: str | PathLike[str], *, classes: 
     return f"{where}: loaded the {'; '.join(report)}"
 
 
-# config.json -------------------------------------------------------------------------------------------
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    if not (folder / CONFIG).is_file():
-        raise WeightsError(
-            f"{folder} is no model of transformers.", found=f"no {CONFIG}", expected=f"{CONFIG} and {SAFE}"
-        )
-    values = read_json(folder / CONFIG)
-    if "model_type" not in values:
-        raise WeightsError(f"{folder / CONFIG} is no config of transformers.", found="no model_type")
-    return values
-
-
-def _config(
-    values: Mapping[str, Any], *, where: str, num_classes: int | None = None, channels: int | None = None
-) -> "PreTrainedConfig":
-    """Return transformers' config of a config.json's values, for other numbers of classes and channels if given."""
-    transformers = _transformers()
-    kinds = transformers.models.auto.configuration_auto.CONFIG_MAPPING
-    kind = str(values["model_type"])
-    known = _segmentation_kinds()
-    if kind not in known:
-        near = nearest(kind, known)
-        raise WeightsError(
-            f"{where} holds no segmentation network that terrazzo and transformers {transformers.__version__} build.",
-            found=f"model_type {kind!r} in {CONFIG}",
-            expected=f"one of segformer, {', '.join(known)}",
-            hint=f"Its nearest name is {near[0]!r}."
-            if near
-            else "Build it yourself: load(..., network=my_network).",
-        )
-    clean = _cleaned(dict(values))
-    with _translated(where):
-        config: PreTrainedConfig = kinds[kind].from_dict(clean)
-        if num_classes is not None:
-            config.num_labels = num_classes
-        if channels is not None and channels != _channels(config):
-            _set_channels(config, channels, where=where)
-    return config
-
-
-def _cleaned(values: dict[str, Any]) -> dict[str, Any]:
-    """The config without FORBIDDEN, at every depth."""
-    return {
-        key: _cleaned(value) if isinstance(value, dict) else value
-        for key, value in values.items()
-        if key not in FORBIDDEN
-    }
-
-
-def _channels(config: Any) -> int:
-    for one in (config, getattr(config, "backbone_config", None)):
-        found = getattr(one, "num_channels", None)
-        if found is not None:
-            return int(found)
-    return 3
-
-
-def _set_channels(config: Any, channels: int, *, where: str) -> None:
-    parts = (config, getattr(config, "backbone_config", None))
-    holders: list[Any] = [part for part in parts if hasattr(part, "num_channels")]
-    if not holders:
-        raise WeightsError(
-            f"{where} is for {_channels(config)} channels, and its config has no word to change that.",
-            found=f"images of {channels} channels",
-        )
-    for holder in holders:
-        holder.num_channels = channels
-
-
-def _segmentation_kinds() -> list[str]:
-    """The values of model_type that are built here, without SegFormer's."""
-    _transformers()
-    from transformers.models.auto import modeling_auto
-
-    return sorted({*modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES, *BY_QUERIES} - {"segformer"})
-
-
-def _model_class(config: "PreTrainedConfig", where: str) -> "type[PreTrainedModel]":
-    from transformers.models.auto import modeling_auto
-
-    for mapping in (
-        modeling_auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING,
-        modeling_auto.MODEL_FOR_UNIVERSAL_SEGMENTATION_MAPPING,
-    ):
-        if type(config) in mapping:
-            found: type[PreTrainedModel] = mapping[type(config)]
-            return found
-    raise WeightsError(f"transformers has no segmentation network for {where}.", found=config.model_type)
-
-
 # weights -----------------------------------------------------------------------------------------------
 
 
@@ -323,8 +225,8 @@ def _loaded(
     config: "PreTrainedConfig", tensors: dict[str, Tensor], *, where: str
 ) -> tuple["PreTrainedModel", list[str]]:
     """Return the model with `tensors` in it, in float32, and the names of those that were not among them."""
-    kind = _model_class(config, where)
-    with _translated(where), _quietly():
+    kind = model_class(config, where)
+    with translated(where), quietly():
         model, info = kind.from_pretrained(
             None,
             config=config,
@@ -354,7 +256,7 @@ def _class_axes(model: "PreTrainedModel") -> dict[str, int]:
     for more in (0, 1):
         config = copy.deepcopy(model.config)
         config.num_labels = model.config.num_labels + more
-        with torch.device("meta"), _quietly():
+        with torch.device("meta"), quietly():
             built = type(model)(config)
         shapes.append({name: tensor.shape for name, tensor in built.state_dict().items()})
     here, there = shapes
@@ -371,141 +273,3 @@ def _with_rows(fresh: Tensor, trained: Tensor, axis: int, rows: Mapping[int, int
     for class_id, row in rows.items():
         merged[class_id] = source[row].to(fresh.dtype)
     return merged.movedim(0, axis)
-
-
-# preprocessor_config.json ------------------------------------------------------------------------------
-
-
-def _processor(folder: Path) -> dict[str, Any]:
-    """Return preprocessor_config.json with what its kind of processor adds by default; {} where there is none."""
-    if not (folder / PROCESSOR).is_file():
-        return {}
-    written = read_json(folder / PROCESSOR)
-    transformers = _transformers()
-    try:
-        with _quietly(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            processor = transformers.AutoImageProcessor.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception:  # a kind unknown here, or one that needs a package; what is written must do
-        return dict(written)
-    known = {key: value for key, value in vars(processor).items() if not key.startswith("_")}
-    plain = {key: _plain(value) for key, value in known.items()}
-    return {**{key: value for key, value in plain.items() if value is not None}, **written}
-
-
-def _normalisation(
-    processor: Mapping[str, Any], channels: int, mean: Sequence[float], std: Sequence[float]
-) -> tuple[Sequence[float], Sequence[float]]:
-    """The processor's mean and deviation, where it has them for so many channels; else those given."""
-    if not processor:
-        return mean, std
-    theirs = segformer_files.preprocessing_of(processor, channels)
-    return theirs[:2] if len(theirs[0]) == len(theirs[1]) == channels else (mean, std)
-
-
-def _preprocessing(processor: Mapping[str, Any], network: HuggingFaceNetwork) -> dict[str, Any]:
-    """How images reach the network: "resize", "resize_hw", and windows where it sees one size alone."""
-    _, _, preprocessing = segformer_files.preprocessing_of(processor, network.channels)
-    if network.kind in OF_ONE_SIZE:
-        size = network.model.config.image_size
-        side = int(size if isinstance(size, int) else max(size))
-        is_split = bool(processor.get("do_split_image", False))
-        preprocessing = {"resize": "short" if is_split else "fit", "resize_hw": (side, side)}
-        if is_split:
-            preprocessing |= {"inference": "windows", "window_hw": (side, side), "stride_hw": (side, side)}
-    return preprocessing
-
-
-def _neutral(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    mean, std, _ = segformer_files.preprocessing_of({}, channels)
-    return mean, std
-
-
-def _plain(value: Any) -> Any:
-    """A processor's field as JSON has it: its sizes are objects with more keys than they use."""
-    if hasattr(value, "items") or hasattr(value, "height"):
-        items = dict(value).items() if isinstance(value, Mapping) else vars(value).items()
-        return {key: one for key, one in items if one is not None}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _task(folder: Path, config: Any, ours: Mapping[str, Any]) -> list[int] | None:
-    """The tokens of OneFormer's task, by the tokeniser that lies beside it; None for the others."""
-    if config.model_type != "oneformer":
-        return None
-    stored = ours.get("network", {}).get("task")
-    if stored is not None:
-        return [int(token) for token in stored]
-    transformers = _transformers()
-    length = int(config.task_seq_len)
-    try:
-        with _quietly():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-        told = tokenizer(TASK, padding="max_length", max_length=length, truncation=True)
-    except Exception as error:  # transformers raises what its tokenisers raise, and they are many
-        raise WeightsError(
-            f"{folder} has no tokeniser, and OneFormer is told its task in words.",
-            found=next(iter(str(error).splitlines()), type(error).__name__),
-            expected="tokenizer.json, or vocab.json and merges.txt",
-            hint="They lie beside the published weights.",
-        ) from error
-    return [token * seen for token, seen in zip(told["input_ids"], told["attention_mask"], strict=True)]
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """transformers without its bars and reports on standard error; what matters is said by us."""
-    from transformers.utils import logging as theirs
-
-    level, shows_bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity(logging.CRITICAL)
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if shows_bars:
-            theirs.enable_progress_bar()
-
-
-@contextmanager
-def _translated(where: str) -> Iterator[None]:
-    """What transformers raises over a config or weights, in our words."""
-    try:
-        yield
-    except MissingExtraError:
-        raise
-    except ImportError as error:
-        raise MissingExtraError(
-            f"transformers needs another package for {where}.", found=next(iter(str(error).split("\n")), "")
-        ) from error
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        OSError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise WeightsError(
-            f"transformers does not make a network of {where}.",
-            found=f"{type(error).__name__}: {' '.join(lines[:3])}"[:600],
-            expected=f"a {CONFIG} and tensors that fit each other",
-        ) from error
-
-
-def _transformers() -> ModuleType:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError(
-            "Networks of transformers need transformers, which is not installed; a SegFormer does not.",
-            command='pip install "terrazzo[transformers]"',
-        ) from error
-    return transformers
