@@ -178,7 +178,7 @@ def preprocessing_of(processor: Mapping[str, Any], network: HuggingFaceNetwork) 
 
 
 def neutral(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the mean and deviation of images that nobody says more about: ImageNet's for three channels."""
+    """Return the mean and deviation of images that nobody says more about: ImageNet's for three channels, else 0, 1."""
     mean, std, _ = segformer_files.preprocessing_of({}, channels)
     return mean, std
 

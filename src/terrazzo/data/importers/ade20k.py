@@ -28,8 +28,8 @@ import numpy as np
 
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data.description import Description
-from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing
-from terrazzo.data.importers.downloads import Origin, collect, read
+from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing, refuse_part
+from terrazzo.data.importers.downloads import Origin, by_place, collect, read
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingPathError
 from terrazzo.images import decode_image, write_mask
 
@@ -101,11 +101,11 @@ def find(
     published ones. partial: what is there is taken.
     """
     if annotations == "full":
-        images = _by_place(files, r"images/ADE/(training|validation)/(.+)\.jpg")
-        masks = _by_place(files, r"images/ADE/(training|validation)/(.+)_seg\.png")
+        images = by_place(files, r"images/ADE/(training|validation)/(.+)\.jpg")
+        masks = by_place(files, r"images/ADE/(training|validation)/(.+)_seg\.png")
     else:
-        images = _by_place(files, r"images/(training|validation|testing)/(.+)\.jpg")
-        masks = _by_place(files, r"annotations/(training|validation)/(.+)\.png")
+        images = by_place(files, r"images/(training|validation|testing)/(.+)\.jpg")
+        masks = by_place(files, r"annotations/(training|validation)/(.+)\.png")
     missing = [
         f"the mask of {split}/{name}"
         for split, name in images
@@ -122,15 +122,9 @@ def find(
         mask = masks.get((split, name))
         if mask is not None or split == "testing":
             pairs.setdefault(SPLITS.get(split, "test"), []).append(Pair(name, image, mask))
-    counts = {split: len(pairs.get(split, ())) for split in COUNTS[annotations]}
-    if not partial and counts != COUNTS[annotations]:
-        raise DatasetFormatError(
-            "This is not the whole of ADE20K.",
-            found=", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images",
-            expected=", ".join(f"{split} {count:,}" for split, count in COUNTS[annotations].items()),
-            hint="Download the rest, or import what is there:",
-            command="terrazzo import ade20k SRC --out DIR --partial",
-        )
+    if not partial:
+        counts = {split: len(pairs.get(split, ())) for split in COUNTS[annotations]}
+        refuse_part(counts, COUNTS[annotations], name="ADE20K", format_name="ade20k")
     return pairs
 
 
@@ -261,10 +255,3 @@ def _named(files: Mapping[str, Origin]) -> dict[int, str]:
         raw: f"{name or 'class'} ({raw})" if not name or names.count(name) > 1 else name
         for raw, name in sorted(named.items())
     }
-
-
-def _by_place(files: Mapping[str, Origin], pattern: str) -> dict[tuple[str, str], Origin]:
-    """{(split, "SCENE/NAME"): where it lies} of the files whose whole path fits."""
-    compiled = re.compile(pattern)
-    matches = ((compiled.fullmatch(path), origin) for path, origin in files.items())
-    return {(m[1], m[2]): origin for m, origin in matches if m is not None}

@@ -13,7 +13,6 @@ bits (8 truncated, 4 occluded, 2 crowd, 1 ignored); B and A number the instance,
 crowd or ignored bit is set are ignored; where nothing is labelled is background, a class like any other.
 """
 
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ import numpy as np
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data.description import Description
 from terrazzo.data.importers import cityscapes
-from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing
-from terrazzo.data.importers.downloads import Origin, collect, read
+from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing, refuse_part
+from terrazzo.data.importers.downloads import Origin, by_place, collect, read
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingPathError
 from terrazzo.images import decode_image, write_mask
 
@@ -107,8 +106,8 @@ def find(
     published ones. partial: what is there is taken. The images of test have no masks.
     """
     layout = LAYOUT.format(IMAGES[annotations], FOLDERS[annotations])
-    images = _by_place(files, rf"images/{IMAGES[annotations]}/(train|val|test)/([^/]+)\.jpg")
-    masks = _by_place(files, rf"labels/{FOLDERS[annotations]}/(train|val)/([^/]+)\.png")
+    images = by_place(files, rf"images/{IMAGES[annotations]}/(train|val|test)/([^/]+)\.jpg")
+    masks = by_place(files, rf"labels/{FOLDERS[annotations]}/(train|val)/([^/]+)\.png")
     if not partial:
         missing = [
             f"labels/{FOLDERS[annotations]}/{split}/{name}.png"
@@ -127,14 +126,10 @@ def find(
         if mask is not None or split == "test":
             whole = Bitmask(mask) if mask is not None and annotations == "ins_seg" else mask
             pairs.setdefault(split, []).append(Pair(name, image, whole))
-    counts = {split: len(pairs.get(split, ())) for split in COUNTS[annotations]}
-    if not partial and counts != COUNTS[annotations]:
-        raise DatasetFormatError(
-            "This is not the whole of BDD100K.",
-            found=", ".join(f"{split} {count:,}" for split, count in counts.items()) + " images with masks",
-            expected=", ".join(f"{split} {count:,}" for split, count in COUNTS[annotations].items()),
-            hint="Download the rest, or import what is there:",
-            command="terrazzo import bdd100k SRC --out DIR --partial",
+    if not partial:
+        counts = {split: len(pairs.get(split, ())) for split in COUNTS[annotations]}
+        refuse_part(
+            counts, COUNTS[annotations], name="BDD100K", format_name="bdd100k", what="images with masks"
         )
     return pairs
 
@@ -191,10 +186,3 @@ def convert(
             groups=r"^([^-]+)-",  # 0000f77c-6257be58: the drive
         )
         return copy_pairs(pairs, Path(out), description, link=link, workers=workers)
-
-
-def _by_place(files: Mapping[str, Origin], pattern: str) -> dict[tuple[str, str], Origin]:
-    """{(split, name): where it lies} of the files whose whole path fits."""
-    compiled = re.compile(pattern)
-    matches = ((compiled.fullmatch(path), origin) for path, origin in files.items())
-    return {(m[1], m[2]): origin for m, origin in matches if m is not None}

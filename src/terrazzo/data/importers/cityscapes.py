@@ -16,7 +16,6 @@ downloaded, train_extra; val has coarse masks too, so scores on it are not those
 """
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,8 +26,8 @@ import numpy as np
 
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data.description import Description
-from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing
-from terrazzo.data.importers.downloads import Origin, collect, read
+from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing, refuse_part
+from terrazzo.data.importers.downloads import Origin, by_place, collect, read
 from terrazzo.errors import DatasetFormatError, MissingPathError
 from terrazzo.images import write_mask
 
@@ -119,9 +118,9 @@ def find(
     published ones. partial: what is there is taken; labels without an image, and other counts, are no error.
     """
     folder = LABELS[annotations][0]
-    images = _by_place(files, r"leftImg8bit/([^/]+)/([^/]+)/([^/]+)_leftImg8bit\.png")
-    polygons = _by_place(files, rf"{folder}/([^/]+)/([^/]+)/([^/]+)_{folder}_polygons\.json")
-    drawn = _by_place(files, rf"{folder}/([^/]+)/([^/]+)/([^/]+)_{folder}_labelIds\.png")
+    images = by_place(files, r"leftImg8bit/([^/]+)/([^/]+)/([^/]+)_leftImg8bit\.png")
+    polygons = by_place(files, rf"{folder}/([^/]+)/([^/]+)/([^/]+)_{folder}_polygons\.json")
+    drawn = by_place(files, rf"{folder}/([^/]+)/([^/]+)/([^/]+)_{folder}_labelIds\.png")
     labels = {**{place: Polygons(origin) for place, origin in polygons.items()}, **drawn}
     splits = ["train", "val"] + ["train_extra"] * (annotations == "coarse")
     has_extra = any(split == "train_extra" for split, _ in images)
@@ -263,13 +262,6 @@ def _parsed(origin: Origin) -> Any:
         ) from error
 
 
-def _by_place(files: Mapping[str, Origin], pattern: str) -> dict[tuple[str, str], Origin]:
-    """{(split, "CITY/STEM"): where it lies} of the files whose whole path fits."""
-    compiled = re.compile(pattern)
-    matches = ((compiled.fullmatch(path), origin) for path, origin in files.items())
-    return {(m[1], f"{m[2]}/{m[3]}"): origin for m, origin in matches if m is not None}
-
-
 def _check_counts(images: Mapping[tuple[str, str], Origin], published: Mapping[str, int]) -> None:
     counts = {wanted: sum(split == wanted for split, _ in images) for wanted in published}
     wrong = [
@@ -277,11 +269,9 @@ def _check_counts(images: Mapping[tuple[str, str], Origin], published: Mapping[s
         for split, count in counts.items()
         if count != published[split] and (count or split != "train_extra")
     ]
-    if wrong:
-        raise DatasetFormatError(
-            "This is not the whole of Cityscapes.",
-            found=", ".join(f"{split} {counts[split]:,}" for split in wrong) + " images",
-            expected=", ".join(f"{split} {published[split]:,}" for split in wrong),
-            hint="Download the rest, or import what is there:",
-            command="terrazzo import cityscapes SRC --out DIR --partial",
-        )
+    refuse_part(
+        {split: counts[split] for split in wrong},
+        {split: published[split] for split in wrong},
+        name="Cityscapes",
+        format_name="cityscapes",
+    )

@@ -97,6 +97,26 @@ def refuse_missing(
     )
 
 
+def refuse_part(
+    counts: Mapping[str, int],
+    published: Mapping[str, int],
+    *,
+    name: str,
+    format_name: str,
+    what: str = "images",
+) -> None:
+    """Raise DatasetFormatError where the counts of a download's splits are not the published ones."""
+    if counts == published:
+        return
+    raise DatasetFormatError(
+        f"This is not the whole of {name}.",
+        found=", ".join(f"{split} {count:,}" for split, count in counts.items()) + f" {what}",
+        expected=", ".join(f"{split} {count:,}" for split, count in published.items()),
+        hint="Download the rest, or import what is there:",
+        command=f"terrazzo import {format_name} SRC --out DIR --partial",
+    )
+
+
 def copy_pairs(
     pairs: Mapping[str, Sequence[Pair]],
     out: Path,

@@ -6,6 +6,7 @@ set has. Refused while reading: a member that grows beyond what its packed size 
 """
 
 import os
+import re
 import stat
 import zipfile
 import zlib
@@ -88,6 +89,16 @@ def collect(root: Path, folder: str, zips: Sequence[str], stack: ExitStack) -> M
         for path in (Path(place, name) for name in names if not name.startswith(".")):
             found[path.relative_to(root).as_posix()] = path
     return found
+
+
+def by_place(files: Mapping[str, Origin], pattern: str) -> dict[tuple[str, str], Origin]:
+    """Return {(split, name): where it lies} of the files whose whole path fits `pattern`.
+
+    Its first group is the split; the others, joined by "/", are the name.
+    """
+    compiled = re.compile(pattern)
+    matches = ((compiled.fullmatch(path), origin) for path, origin in files.items())
+    return {(m[1], "/".join(m.groups()[1:])): origin for m, origin in matches if m is not None}
 
 
 def read(origin: Origin) -> bytes:
