@@ -11,7 +11,6 @@ steps, which is more than for whole ones. The last line is JSON; exit code 1 whe
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import tempfile
@@ -22,9 +21,11 @@ import numpy as np
 import torch
 
 import terrazzo
+from terrazzo.asking import Asked
 from terrazzo.classes import Classes
 from terrazzo.devices import autocast, choose_precision
 from terrazzo.ema import MovingAverage
+from terrazzo.environment import model_of
 from terrazzo.images import write_image
 from terrazzo.keeping import Keeper
 from terrazzo.optim import build_optimizer, build_schedule
@@ -45,7 +46,7 @@ def main() -> int:
     step, save = statistics.median(steps), statistics.median(saves)
     share = save / (interval * step + save)
     worst = max(saves) / (interval * min(steps) + max(saves))
-    print(f"{card(processes.device)}; torch {torch.__version__}, terrazzo {terrazzo.__version__}")
+    print(f"{model_of(str(processes.device))}; torch {torch.__version__}, terrazzo {terrazzo.__version__}")
     print(
         f"{args.recipe}, {args.batch} images a step, EMA {args.ema or 'off'}; {size / 2**20:.1f} MiB a checkpoint"
     )
@@ -55,7 +56,7 @@ def main() -> int:
     result = {
         "bench": "checkpoint",
         "recipe": args.recipe,
-        "device": card(processes.device),
+        "device": model_of(str(processes.device)),
         "threads": args.threads,
         "batch": args.batch,
         "step_ms": round(1000 * step, 2),
@@ -106,12 +107,10 @@ def prepared(args: argparse.Namespace, processes: Processes, folder: Path) -> Jo
     write_json(
         folder / "data" / "dataset.json", {"format_version": 1, "name": "noise", "classes": names.to_json()}
     )
-    return prepare(
-        processes, args.recipe, data=folder / "data", out=folder / "run",
-        overrides=[f"train.batch_size={args.batch}", f"train.ema={args.ema}", "model.pretrained=null",
-                   "loss.class_weights=none"],
-        network=None, loss=None, metrics=None, overfit=0, resume=None, seed=None, data_changed_ok=False,
-    )  # fmt: skip
+    overrides = [f"train.batch_size={args.batch}", f"train.ema={args.ema}", "model.pretrained=null",
+                 "loss.class_weights=none"]  # fmt: skip
+    asked = Asked(args.recipe, folder / "data", folder / "run", overrides)
+    return prepare(processes, asked)
 
 
 def measured(
@@ -158,15 +157,6 @@ def measured(
 def synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def card(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

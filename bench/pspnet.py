@@ -61,8 +61,7 @@ def main() -> int:
     ratio = statistics.median(theirs) / statistics.median(ours)
     target = TARGETS.get((args.device, args.precision)) if args.size == (512, 1024) else None
     reached = (target is None or ratio >= target) and difference <= CLOSE[args.precision]
-    machine = environment.describe()
-    processor = machine["processor"]["model"] if args.device == "cpu" else torch.cuda.get_device_name()
+    processor = environment.model_of(args.device)
     print(f"PSPNet R{args.depth}-d8, {args.size[0]}x{args.size[1]}, {args.threads} threads of {processor}")
     for name, ms in (("mmseg", theirs), ("terrazzo", ours)):
         print(f"  {name:9} {statistics.median(ms):9.1f} ms ({min(ms):.1f} to {max(ms):.1f})")

@@ -12,13 +12,11 @@ The last line is JSON. Exit code 1 when the ratio is below the target (1.8 at f3
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 import transformers
@@ -28,6 +26,7 @@ from torch.nn import functional as F
 import terrazzo
 from terrazzo.classes import Classes
 from terrazzo.devices import autocast
+from terrazzo.environment import model_of
 from terrazzo.nn import ModelConfig, build
 from terrazzo.nn.losses import LossConfig, SegmentationLoss
 from terrazzo.nn.segformer import SegFormer
@@ -54,7 +53,7 @@ def main() -> int:
         "size_hw": [args.size, args.size],
         "classes": args.classes,
         "precision": args.precision,
-        "device": card(device),
+        "device": model_of(str(device)),
         "threads": args.threads,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -67,7 +66,7 @@ def main() -> int:
         "ratio": round(ratio, 3),
         "target": target,
     }
-    print(f"{card(device)}, {args.threads} threads")
+    print(f"{model_of(str(device))}, {args.threads} threads")
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, terrazzo {terrazzo.__version__}"
     )
@@ -229,15 +228,6 @@ def curves(
     """Train both from the same weights without dropout; returns (our loss, their loss) of each step."""
     our_step, their_step = steppers(args, device, image_BCHW, mask_BHW, noise=0.0)
     return [(our_step().item(), their_step().item()) for _ in range(args.steps)]
-
-
-def card(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

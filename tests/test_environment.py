@@ -66,3 +66,9 @@ def test_memory_is_what_the_kernel_says() -> None:
     total = environment._total_memory()
     assert total is not None
     assert abs(total / 1024 - int(line.split()[1])) < 1024  # KiB
+
+
+def test_a_device_is_called_as_its_maker_calls_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert environment.model_of("cpu") == (environment.describe()["processor"]["model"] or "unknown")
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: f"Maker's {device}")
+    assert environment.model_of("cuda:1") == "Maker's cuda:1"

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import terrazzo as tz
 from ade20k_tree import write_benchmark, write_full
 from bdd100k_tree import write_bdd100k
 from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
@@ -184,7 +183,6 @@ def desk(pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(pantry, tmp_path, copy_function=link_or_copy, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("terrazzo.training.train", short_train)
-    monkeypatch.setattr(tz, "train", short_train, raising=False)
     monkeypatch.setattr("terrazzo.preparation.OVERFIT_STEPS", 11)  # its warm-up has 10
     monkeypatch.setattr("terrazzo.keeping.OVERFIT_MIOU", 0.0)
     monkeypatch.setattr("terrazzo.nn.specs.backbone_spec", narrow)

@@ -73,9 +73,7 @@ def __getattr__(name: str) -> object:
         return import_module(f"terrazzo.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'terrazzo' has no attribute {name!r}; it has {', '.join(__all__)}")
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value  # the next access is a plain look-up
-    return value
+    return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -46,6 +46,13 @@ VARIABLES = (  # they change threads, devices, folders or what is read
 GIB = 1024**3
 
 
+def model_of(device: str) -> str:
+    """Return what the maker calls a device, such as "NVIDIA H200"; of "cpu" and "mps", the processor."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor() or "unknown"
+
+
 def describe() -> dict[str, Any]:
     """Return versions, machine and devices as plain JSON values; sizes in GiB. Imports torch (about two seconds)."""
     import torch
