@@ -30,6 +30,7 @@ __all__ = [
     "append_line",
     "decode_image",
     "decode_mask",
+    "encode_mask",
     "image_size",
     "read_image",
     "read_json",
@@ -161,18 +162,27 @@ def write_mask(
 ) -> None:
     """Write ids (H, W) uint8 or uint16 as a PNG of 8 or 16 bits, atomically; the values come back exactly.
 
+    palette, durable: as in `encode_mask` and `storage.replacing`.
+    """
+    data = encode_mask(mask, palette, where=str(path))
+    with replacing(path, durable=durable) as beside:
+        beside.write_bytes(data)
+
+
+def encode_mask(
+    mask: NDArray[Any], palette: NDArray[np.uint8] | None = None, *, where: str = "a file"
+) -> bytes:
+    """Return the PNG of ids (H, W) uint8 or uint16, of 8 or 16 bits; the values come back exactly.
+
     With `palette` (K, 3) RGB, K <= 256, an 8-bit file shows these colours in viewers; ids beyond it are black.
-    durable: as in `storage.replacing`.
     """
     if mask.ndim != 2 or mask.dtype not in (np.uint8, np.uint16) or 0 in mask.shape:
         raise MaskValueError(
-            f"The mask for {path} is not a map of ids.",
+            f"The mask for {where} is not a map of ids.",
             found=f"shape {mask.shape}, {mask.dtype}",
             expected="(height, width), uint8 or uint16",
         )
-    data = _png(mask, palette if mask.dtype == np.uint8 else None, is_mask=True)
-    with replacing(path, durable=durable) as beside:
-        beside.write_bytes(data)
+    return _png(mask, palette if mask.dtype == np.uint8 else None, is_mask=True)
 
 
 def write_image(path: Path | str, image: NDArray[Any], *, durable: bool = True) -> None:

@@ -35,13 +35,13 @@ def _import_arguments(parser: Parser) -> None:
 
 def _import(arguments: Namespace) -> None:
     from terrazzo.data import importers, open_dataset
+    from terrazzo.data.importers.planning import Wanted
 
     folder = importers.run(
         arguments.format,
         arguments.src,
         arguments.out,
-        annotations=arguments.annotations,
-        partial=arguments.partial,
+        Wanted(annotations=arguments.annotations, partial=arguments.partial),
         link=arguments.link,
         workers=arguments.workers,
     )

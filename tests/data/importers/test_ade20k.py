@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from ade20k_tree import FIRST, FULL, HW, mask, write_benchmark, write_full
 from cityscapes_tree import zip_up
 from terrazzo.data import importers, open_dataset
 from terrazzo.data.importers import ade20k
+from terrazzo.data.importers.planning import Wanted
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingPathError
 
 
@@ -20,8 +22,9 @@ def raw(tmp_path: Path) -> Path:
     return write_benchmark(tmp_path / "raw")
 
 
-def run(raw: Path, out: Path, **words: object) -> Path:
-    return importers.run("ade20k", raw, out, **{"partial": True, **words})  # type: ignore[arg-type]
+def run(raw: Path, out: Path, *, link: bool = False, workers: int = 1, **words: Any) -> Path:
+    wanted = Wanted(**{"partial": True, **words})
+    return importers.run("ade20k", raw, out, wanted, link=link, workers=workers)
 
 
 def test_zero_is_ignored_and_every_class_moves_down_by_one_once(raw: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bdd100k_tree import HW, NAMES, ids, write_bdd100k
 from cityscapes_tree import zip_up
 from terrazzo.data import importers, open_dataset
 from terrazzo.data.importers import bdd100k
+from terrazzo.data.importers.planning import Wanted
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingPathError
 
 
@@ -19,8 +21,9 @@ def raw(tmp_path: Path) -> Path:
     return write_bdd100k(tmp_path / "raw")
 
 
-def run(raw: Path, out: Path, **words: object) -> Path:
-    return importers.run("bdd100k", raw, out, **{"partial": True, **words})  # type: ignore[arg-type]
+def run(raw: Path, out: Path, *, link: bool = False, workers: int = 1, **words: Any) -> Path:
+    wanted = Wanted(**{"partial": True, **words})
+    return importers.run("bdd100k", raw, out, wanted, link=link, workers=workers)
 
 
 def test_semantic_masks_come_over_and_unknown_is_ignored(raw: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import stat
 import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 from cityscapes_tree import labels, polygons, write_cityscapes, zip_up
 from terrazzo.data import importers, open_dataset
 from terrazzo.data.importers import cityscapes
+from terrazzo.data.importers.planning import Wanted
 from terrazzo.errors import (
     DatasetFormatError,
     MissingPathError,
@@ -29,8 +31,9 @@ TRAIN_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9,
              27: 14, 28: 15, 31: 16, 32: 17, 33: 18}  # fmt: skip  # trainId by id, cityscapesscripts labels.py
 
 
-def run(raw: Path, out: Path, **words: object) -> Path:
-    return importers.run("cityscapes", raw, out, **{"partial": True, **words})  # type: ignore[arg-type]
+def run(raw: Path, out: Path, *, link: bool = False, workers: int = 1, **words: Any) -> Path:
+    wanted = Wanted(**{"partial": True, **words})
+    return importers.run("cityscapes", raw, out, wanted, link=link, workers=workers)
 
 
 def test_the_table_is_that_of_the_authors_scripts() -> None:
@@ -130,7 +133,7 @@ def test_coarse_labels_take_in_the_extra_images_where_they_are(tmp_path: Path) -
     with pytest.raises(UnknownNameError, match="no kind of annotations 'corse'"):
         run(raw, tmp_path / "x", annotations="corse")
     with pytest.raises(UsageError, match="camvid has one kind of masks"):
-        importers.run("camvid", raw, tmp_path / "x", annotations="fine")
+        importers.run("camvid", raw, tmp_path / "x", Wanted(annotations="fine"))
 
 
 def test_other_counts_than_the_published_are_told(tmp_path: Path) -> None:

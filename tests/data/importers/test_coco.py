@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from cityscapes_tree import zip_up
 from coco_tree import HW, SETS, box, packed, polygon, scene, write_instances, write_panoptic, write_stuff
 from terrazzo.data import importers, open_dataset
+from terrazzo.data.importers.planning import Wanted
 from terrazzo.errors import DatasetFormatError, MaskSizeError, MaskValueError, MissingPathError, TerrazzoError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # pycocotools with NumPy 2
@@ -23,8 +24,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # py
 CLASS_OF = {0: 0, 1: 1, 18: 2, 90: 3, 255: 255}  # background first, then categories by id
 
 
-def run(raw: Path, out: Path, **words: object) -> Path:
-    return importers.run("coco", raw, out, **words)  # type: ignore[arg-type]
+def run(raw: Path, out: Path, *, link: bool = False, workers: int = 1, **words: Any) -> Path:
+    wanted = Wanted(**words)
+    return importers.run("coco", raw, out, wanted, link=link, workers=workers)
 
 
 def json_of(raw: Path) -> Path:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from terrazzo.data import importers, open_dataset
 from terrazzo.data.importers import voc
+from terrazzo.data.importers.planning import Wanted
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingExtraError, TerrazzoError
 from voc_tree import HW, NAMES, mask, palette, sbd_mask, write_sbd, write_voc
 
@@ -73,7 +74,7 @@ def test_colours_that_are_not_vocs_are_counted_and_refused(tmp_path: Path) -> No
 
 def test_sbd_joins_train_and_leaves_val_alone(tmp_path: Path) -> None:
     raw = write_sbd(write_voc(tmp_path / "raw"))
-    data = open_dataset(importers.run("voc", raw, tmp_path / "out", annotations="sbd"))
+    data = open_dataset(importers.run("voc", raw, tmp_path / "out", Wanted(annotations="sbd")))
     assert data["train"].names == [
         "2007_000032",
         "2007_000039",
@@ -95,21 +96,21 @@ def test_prepared_pngs_of_sbd_and_their_list_need_no_scipy(
         Image.fromarray(sbd_mask()).save(base_of(raw) / "SegmentationClassAug" / f"{name}.png")
     write_sbd(write_voc(tmp_path / "matlab"))
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    data = open_dataset(importers.run("voc", raw, tmp_path / "all", annotations="sbd"))
+    data = open_dataset(importers.run("voc", raw, tmp_path / "all", Wanted(annotations="sbd")))
     assert data["train"].names == ["2007_000032", "2007_000039", "2008_000002"]
     np.testing.assert_array_equal(data["train"].read_mask(0), sbd_mask())
     np.testing.assert_array_equal(data["val"].read_mask(0), mask(0))
     (base_of(raw) / "ImageSets" / "Segmentation" / "trainaug.txt").write_text("2008_000002\n2007_000039\n")
-    listed = open_dataset(importers.run("voc", raw, tmp_path / "listed", annotations="sbd"))
+    listed = open_dataset(importers.run("voc", raw, tmp_path / "listed", Wanted(annotations="sbd")))
     assert sorted(listed["train"].names) == ["2007_000039", "2008_000002"]
     with pytest.raises(MissingExtraError, match=re.escape('pip install "terrazzo[sbd]"')):
-        importers.run("voc", tmp_path / "matlab", tmp_path / "x", annotations="sbd")
+        importers.run("voc", tmp_path / "matlab", tmp_path / "x", Wanted(annotations="sbd"))
 
 
 def test_without_sbd_it_is_said_what_to_download(tmp_path: Path) -> None:
     raw = write_voc(tmp_path / "raw")
     with pytest.raises(DatasetFormatError, match="There are no masks of SBD beside") as caught:
-        importers.run("voc", raw, tmp_path / "out", annotations="sbd")
+        importers.run("voc", raw, tmp_path / "out", Wanted(annotations="sbd"))
     assert "tar -xf benchmark.tgz" in str(caught.value)
 
 
@@ -118,7 +119,7 @@ def test_damaged_matlab_files_are_told(tmp_path: Path, content: bytes) -> None:
     raw = write_sbd(write_voc(tmp_path / "raw"))
     (raw / "benchmark_RELEASE" / "dataset" / "cls" / "2008_000002.mat").write_bytes(content)
     with pytest.raises(DatasetFormatError, match="2008_000002.mat is no mask of SBD"):
-        importers.run("voc", raw, tmp_path / "out", annotations="sbd")
+        importers.run("voc", raw, tmp_path / "out", Wanted(annotations="sbd"))
     assert not (tmp_path / "out").exists()
 
 
@@ -171,7 +172,7 @@ def test_what_is_missing_is_listed_or_with_partial_left_out(tmp_path: Path) -> N
     assert "2 paths are missing" in str(caught.value)
     assert "JPEGImages/2007_000032.jpg" in str(caught.value)
     assert "SegmentationClass/2007_000033.png" in str(caught.value)
-    data = open_dataset(importers.run("voc", raw, tmp_path / "out", partial=True))
+    data = open_dataset(importers.run("voc", raw, tmp_path / "out", Wanted(partial=True)))
     assert data["train"].names == ["2007_000039"]
 
 

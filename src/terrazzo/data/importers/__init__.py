@@ -1,14 +1,19 @@
-"""Published data sets in their own layouts, each imported once into a folder of ours by a page of its own.
+"""Data sets in their own layouts, each imported once into a folder of ours by a page of its own.
 
-A page has a function `find`, which pairs images with masks or lists every missing path; `convert`, which writes the
-folder and returns it; and ANNOTATIONS, the kinds of masks one may choose from. `downloads` reads folders and zips,
-`copying` writes. To add one: the page, a line in IMPORTERS and one in cli/datasets.FORMATS, its test, a line of docs.
+A page has a function `plan`, which pairs images with masks, or lists every missing path, and says what the masks mean;
+ANNOTATIONS, the kinds of masks one may choose from; and WORDS, the other fields of `Wanted` that it reads. It writes
+nothing: one place, `copying`, carries a plan out. `downloads` reads folders and zips.
+To add one: the page, a line in IMPORTERS and one in cli/datasets.FORMATS, its test, a line of docs.
 """
 
+from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
 from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, voc
+from terrazzo.data.importers.copying import carry_out
+from terrazzo.data.importers.planning import Plan, Wanted
 from terrazzo.errors import UsageError, unknown_name
 
 
@@ -19,20 +24,16 @@ class Importer(Protocol):
     def ANNOTATIONS(self) -> tuple[str, ...]:
         """Kinds of masks to choose from, the usual one first; one name where there is no choice."""
 
-    def convert(
-        self,
-        root: Path | str,
-        out: Path | str,
-        *,
-        annotations: str,
-        partial: bool = False,
-        link: bool = False,
-        workers: int = 1,
-    ) -> Path:
-        """Write the data set at `root` as a folder of ours at `out`, whole or not at all, and return it.
+    @property
+    def WORDS(self) -> tuple[str, ...]:
+        """Names of the fields of `Wanted` that this page reads beside `annotations` and `partial`."""
 
-        annotations: one of ANNOTATIONS. partial: what is there is taken where it is not the whole data set; a page
-        that does not count has nothing to let pass.
+    def plan(self, root: Path, wanted: Wanted, stack: ExitStack, /) -> Plan:
+        """Return what `root` holds, or raise a TerrazzoError that lists everything that is wrong; nothing is written.
+
+        root: what the user named, a folder or a file, whether it is there or not. wanted: its other words, checked
+        against ANNOTATIONS and WORDS. What must stay open until the plan was carried out, such as a zip, is entered
+        into `stack`. Files are paired, not decoded: that happens where the plan is carried out, for every page alike.
         """
         ...
 
@@ -51,30 +52,40 @@ def run(
     name: str,
     src: Path | str,
     out: Path | str,
+    wanted: Wanted | None = None,
     *,
-    annotations: str | None = None,
-    partial: bool = False,
     link: bool = False,
     workers: int = 1,
 ) -> Path:
-    """Import `src`, a download in the format `name`, into the new folder `out`; an unknown name gets its nearest.
+    """Import `src`, data in the format `name`, into the new folder `out`, whole or not at all; returns `out`.
 
-    The data set at `src` is only read. annotations: which masks, where a data set has several kinds; the usual ones
-    when None. partial: take what is there although the published data set has more. link: hard links instead of
-    copies where the disk allows. workers: files at a time.
+    The data set at `src` is only read. wanted: what to take of it, and how to read it; the usual when None. link: hard
+    links instead of copies where the disk allows. workers: files at a time. An unknown name gets its nearest.
     """
+    with ExitStack() as stack:
+        plan = _plan(name, Path(src), wanted or Wanted(), stack)
+        return carry_out(plan, Path(out), link=link, workers=workers)
+
+
+def _plan(name: str, src: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Ask the page; words that it does not know are refused."""
     if name not in IMPORTERS:
         raise unknown_name("format", name, IMPORTERS, command="terrazzo import --help")
     page = IMPORTERS[name]
-    if annotations is not None and annotations not in page.ANNOTATIONS:
+    if wanted.annotations is not None and wanted.annotations not in page.ANNOTATIONS:
         if len(page.ANNOTATIONS) == 1:
-            raise UsageError(f"{name} has one kind of masks.", found=f"--annotations {annotations}")
-        raise unknown_name("kind of annotations", annotations, page.ANNOTATIONS)
-    return page.convert(
-        src,
-        out,
-        annotations=annotations or page.ANNOTATIONS[0],
-        partial=partial,
-        link=link,
-        workers=workers,
-    )
+            raise UsageError(f"{name} has one kind of masks.", found=f"--annotations {wanted.annotations}")
+        raise unknown_name("kind of annotations", wanted.annotations, page.ANNOTATIONS)
+    known = ("annotations", "partial", *page.WORDS)
+    strange = [
+        one.name
+        for one in fields(Wanted)
+        if one.name not in known and getattr(wanted, one.name) != one.default
+    ]
+    if strange:
+        raise UsageError(
+            f"The format {name} does not know these words.",
+            found=", ".join("--" + word.replace("_", "-") for word in strange),
+            expected=", ".join("--" + word.replace("_", "-") for word in known),
+        )
+    return page.plan(src, wanted, stack)

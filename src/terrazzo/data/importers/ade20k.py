@@ -28,13 +28,14 @@ import numpy as np
 
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data.description import Description
-from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing, refuse_part
 from terrazzo.data.importers.downloads import Origin, by_place, collect, read
+from terrazzo.data.importers.planning import Pair, Plan, Wanted, refuse_missing, refuse_part
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingPathError
-from terrazzo.images import decode_image, write_mask
+from terrazzo.images import decode_image, encode_mask
 
 NAME = "ADE20K"
 ANNOTATIONS = ("150", "full")
+WORDS = ()
 SPLITS = {"training": "train", "validation": "val"}
 COUNTS = {"150": {"train": 20_210, "val": 2_000}, "full": {"train": 25_574, "val": 2_000}}  # as published
 FOLDERS = {"150": "ADEChallengeData2016", "full": "ADE20K_2021_17_01"}
@@ -72,8 +73,8 @@ class Coded:
     suffix: str = ".png"
     """Of the mask it becomes."""
 
-    def write(self, target: Path) -> None:
-        """Write its class numbers into the new file `target`, 16 bits each."""
+    def read(self) -> bytes:
+        """Return a PNG of its class numbers, 16 bits each."""
         mask = numbers(decode_image(read(self.origin), where=str(self.origin), channels=3))
         strange = sorted(set(np.unique(mask).tolist()) - self.known - {OTHER})
         if strange:
@@ -82,7 +83,7 @@ class Coded:
                 found=", ".join(map(str, strange[:8])),
                 expected="class = R // 10 * 256 + G, as the masks were published",
             )
-        write_mask(target, mask, durable=False)
+        return encode_mask(mask)
 
 
 def numbers(image: np.ndarray[Any, Any]) -> Mask:
@@ -128,56 +129,44 @@ def find(
     return pairs
 
 
-def convert(
-    root: Path | str,
-    out: Path | str,
-    *,
-    annotations: str = "150",
-    partial: bool = False,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Write the download at `root` as a folder of ours at `out`, whole or not at all, and return it.
+def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Pair the download at `root`, folders or zips, which stay open until `stack` closes.
 
-    annotations: "150" or "full", whose classes are those that its JSON files name. partial: take what is there,
-    although it is not the whole data set. link: hard links to the files that lie in folders and come over as they are.
+    wanted.annotations: "150" or "full", whose classes are those that its JSON files name. Raises as `find` does.
     """
-    root = Path(root)
+    annotations = wanted.annotations or ANNOTATIONS[0]
     if not root.is_dir():
         raise MissingPathError(f"There is no folder {root}.", expected=f"{NAME}: {LAYOUTS[annotations]}")
-    with ExitStack() as stack:
-        files = _files(root, annotations, stack)
-        pairs = find(root, files, annotations=annotations, partial=partial)
-        if "train" not in pairs:
-            raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
-        classes, remap, raw_names = Classes(_names(files)), REMAP, {OTHER: "other"}
-        if annotations == "full":
-            named = _named(files)
-            classes = Classes(tuple(named.values()))
-            remap = Remap({OTHER: None, **{raw: i for i, raw in enumerate(named)}}, len(named))
-            raw_names = {OTHER: "unlabeled"}
-            known = frozenset(named)
-            pairs = {
-                split: [
-                    Pair(
-                        pair.name, pair.image, Coded(files[f"images/ADE/{folder}/{pair.name}_seg.png"], known)
-                    )
-                    for pair in pairs[split]
-                ]
-                for folder, split in SPLITS.items()
-                if split in pairs
-            }
-        description = Description(
-            classes=classes,
-            remap=remap,
-            raw_names=raw_names,
-            name=NAME if annotations == "150" else f"{NAME}, full",
-            license="BSD 3-clause for annotations; images for non-commercial research and education"
-            if annotations == "150"
-            else "ADE20K terms of use: non-commercial research and education",
-            source="Zhou et al., CVPR 2017; https://groups.csail.mit.edu/vision/datasets/ADE20K/",
-        )
-        return copy_pairs(pairs, Path(out), description, link=link, workers=workers)
+    files = _files(root, annotations, stack)
+    pairs = find(root, files, annotations=annotations, partial=wanted.partial)
+    if "train" not in pairs:
+        raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
+    classes, remap, raw_names = Classes(_names(files)), REMAP, {OTHER: "other"}
+    if annotations == "full":
+        named = _named(files)
+        classes = Classes(tuple(named.values()))
+        remap = Remap({OTHER: None, **{raw: i for i, raw in enumerate(named)}}, len(named))
+        raw_names = {OTHER: "unlabeled"}
+        known = frozenset(named)
+        pairs = {
+            split: [
+                Pair(pair.name, pair.image, Coded(files[f"images/ADE/{folder}/{pair.name}_seg.png"], known))
+                for pair in pairs[split]
+            ]
+            for folder, split in SPLITS.items()
+            if split in pairs
+        }
+    description = Description(
+        classes=classes,
+        remap=remap,
+        raw_names=raw_names,
+        name=NAME if annotations == "150" else f"{NAME}, full",
+        license="BSD 3-clause for annotations; images for non-commercial research and education"
+        if annotations == "150"
+        else "ADE20K terms of use: non-commercial research and education",
+        source="Zhou et al., CVPR 2017; https://groups.csail.mit.edu/vision/datasets/ADE20K/",
+    )
+    return Plan(pairs, description)
 
 
 def _files(root: Path, annotations: str, stack: ExitStack) -> dict[str, Origin]:

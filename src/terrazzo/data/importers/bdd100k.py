@@ -24,13 +24,14 @@ import numpy as np
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data.description import Description
 from terrazzo.data.importers import cityscapes
-from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing, refuse_part
 from terrazzo.data.importers.downloads import Origin, by_place, collect, read
+from terrazzo.data.importers.planning import Pair, Plan, Wanted, refuse_missing, refuse_part
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingPathError
-from terrazzo.images import decode_image, write_mask
+from terrazzo.images import decode_image, encode_mask
 
 NAME = "BDD100K"
 ANNOTATIONS = ("sem_seg", "drivable", "ins_seg")
+WORDS = ()
 FOLDERS = {"sem_seg": "sem_seg/masks", "drivable": "drivable/masks", "ins_seg": "ins_seg/bitmasks"}
 IMAGES = {"sem_seg": "10k", "drivable": "100k", "ins_seg": "10k"}
 COUNTS = {  # of images with masks, as published
@@ -76,10 +77,10 @@ class Bitmask:
     suffix: str = ".png"
     """Of the mask it becomes."""
 
-    def write(self, target: Path) -> None:
-        """Write the classes in it into the new file `target`."""
+    def read(self) -> bytes:
+        """Return a PNG of the classes in it."""
         image = decode_image(read(self.origin), where=str(self.origin), channels=4)
-        write_mask(target, categories(image, where=str(self.origin)), durable=False)
+        return encode_mask(categories(image, where=str(self.origin)))
 
 
 def categories(bitmask: np.ndarray[Any, Any], *, where: str) -> Mask:
@@ -134,55 +135,46 @@ def find(
     return pairs
 
 
-def convert(
-    root: Path | str,
-    out: Path | str,
-    *,
-    annotations: str = "sem_seg",
-    partial: bool = False,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Write the download at `root` as a folder of ours at `out`, whole or not at all, and return it.
+def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Pair the download at `root`, folders or zips, which stay open until `stack` closes.
 
-    annotations: "sem_seg", "drivable" or "ins_seg". partial: take what is there, although it is not the whole data
-    set. link: hard links to the files that lie in folders. Ids in the masks stay as published; 255 is ignored.
+    wanted.annotations: "sem_seg", "drivable" or "ins_seg". Ids in the masks stay as published; 255 is ignored. Raises
+    as `find` does.
     """
-    root = Path(root)
+    annotations = wanted.annotations or ANNOTATIONS[0]
     layout = LAYOUT.format(IMAGES[annotations], FOLDERS[annotations])
     if not root.is_dir():
         raise MissingPathError(f"There is no folder {root}.", expected=f"{NAME}: {layout}, or its zips")
     zips = f"bdd100k_images_{IMAGES[annotations]}.zip", f"bdd100k_{annotations}_labels_trainval.zip"
-    with ExitStack() as stack:
-        if (root / "images").is_dir():
-            parts = [collect(root, name, (), stack) for name in ("images", "labels")]
-            files = {place: origin for part in parts for place, origin in part.items()}
-        else:
-            found = collect(root, "bdd100k", zips, stack)
-            files = {place.removeprefix("bdd100k/"): origin for place, origin in found.items()}
-        wanted = f"images/{IMAGES[annotations]}/", f"labels/{FOLDERS[annotations]}/"
-        refuse_missing(
-            [
-                f"{root}/bdd100k/{folder}, or {root / archive}"
-                for folder, archive in zip(wanted, zips, strict=True)
-                if not any(place.startswith(folder) for place in files)
-            ],
-            root=root,
-            format_name=NAME,
-            layout=layout,
-            hint="They are downloaded, after registration, from http://bdd-data.berkeley.edu",
-        )
-        pairs = find(root, files, annotations=annotations, partial=partial)
-        if "train" not in pairs:
-            raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
-        kinds = {"sem_seg": "", "drivable": ", drivable area", "ins_seg": ", instances as classes"}
-        description = Description(
-            classes=CLASSES[annotations],
-            remap=REMAPS[annotations],
-            raw_names={} if annotations == "drivable" else {UNKNOWN: "unknown"},
-            name=NAME + kinds[annotations],
-            license="BDD100K license: research and education, non-commercial",
-            source="Yu et al., CVPR 2020; https://doc.bdd100k.com",
-            groups=r"^([^-]+)-",  # 0000f77c-6257be58: the drive
-        )
-        return copy_pairs(pairs, Path(out), description, link=link, workers=workers)
+    if (root / "images").is_dir():
+        parts = [collect(root, name, (), stack) for name in ("images", "labels")]
+        files = {place: origin for part in parts for place, origin in part.items()}
+    else:
+        found = collect(root, "bdd100k", zips, stack)
+        files = {place.removeprefix("bdd100k/"): origin for place, origin in found.items()}
+    folders = f"images/{IMAGES[annotations]}/", f"labels/{FOLDERS[annotations]}/"
+    refuse_missing(
+        [
+            f"{root}/bdd100k/{folder}, or {root / archive}"
+            for folder, archive in zip(folders, zips, strict=True)
+            if not any(place.startswith(folder) for place in files)
+        ],
+        root=root,
+        format_name=NAME,
+        layout=layout,
+        hint="They are downloaded, after registration, from http://bdd-data.berkeley.edu",
+    )
+    pairs = find(root, files, annotations=annotations, partial=wanted.partial)
+    if "train" not in pairs:
+        raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
+    kinds = {"sem_seg": "", "drivable": ", drivable area", "ins_seg": ", instances as classes"}
+    description = Description(
+        classes=CLASSES[annotations],
+        remap=REMAPS[annotations],
+        raw_names={} if annotations == "drivable" else {UNKNOWN: "unknown"},
+        name=NAME + kinds[annotations],
+        license="BDD100K license: research and education, non-commercial",
+        source="Yu et al., CVPR 2020; https://doc.bdd100k.com",
+        groups=r"^([^-]+)-",  # 0000f77c-6257be58: the drive
+    )
+    return Plan(pairs, description)

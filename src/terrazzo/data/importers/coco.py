@@ -27,12 +27,13 @@ from terrazzo.data.description import Description
 from terrazzo.data.importers.coco_json import checked, parsed
 from terrazzo.data.importers.coco_masks import BACKGROUND, Ids, Painted, Segments
 from terrazzo.data.importers.coco_names import STUFF
-from terrazzo.data.importers.copying import Pair, Piece, copy_pairs, refuse_missing
 from terrazzo.data.importers.downloads import Origin, collect
+from terrazzo.data.importers.planning import Pair, Piece, Plan, Wanted, refuse_missing
 from terrazzo.errors import DatasetFormatError, MissingPathError
 
 NAME = "COCO"
 ANNOTATIONS = ("instances", "panoptic", "stuff")
+WORDS = ()
 ZIPS = {
     "instances": ("annotations_trainval2017.zip",),
     "panoptic": ("panoptic_annotations_trainval2017.zip",),
@@ -47,49 +48,39 @@ STUFF_MAPS = "stuffthingmaps_trainval2017.zip"
 STUFF_VOID = 255  # unlabelled in a stuffthingmap
 
 
-def convert(
-    root: Path | str,
-    out: Path | str,
-    *,
-    annotations: str = "instances",
-    partial: bool = False,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Write the download at `root` as a folder of ours at `out`, whole or not at all, and return it.
+def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Pair the download at `root`, folders or zips, which stay open until `stack` closes.
 
-    annotations: "instances", "panoptic" or "stuff". partial: images and PNGs that are named and not there are left out.
-    link: hard links to the files that lie in folders and come over as they are. A JSON file is held in memory whole,
-    which takes several times its size.
+    wanted.annotations: "instances", "panoptic" or "stuff". wanted.partial: images and PNGs that are named and not there
+    are left out. A JSON file is held in memory whole, which takes several times its size. Raises as `find` does.
     """
-    root = Path(root)
+    annotations = wanted.annotations or ANNOTATIONS[0]
     if not root.is_dir():
         raise MissingPathError(f"There is no folder {root}.", expected=f"{NAME}: {LAYOUTS[annotations]}")
-    with ExitStack() as stack:
-        if annotations == "stuff":
-            pairs = find_stuff(root, stack, partial=partial)
-            classes = Classes(tuple(STUFF.values()))
-            table: dict[int, int | None] = {raw: i for i, raw in enumerate(STUFF)}
-            remap, raw_names = Remap({**table, STUFF_VOID: None}, len(STUFF)), {STUFF_VOID: "unlabeled"}
-        else:
-            pairs, ids = find(root, stack, annotations=annotations, partial=partial)
-            names = dict(ids.categories)
-            if annotations == "instances":
-                names = {**({ids.background: BACKGROUND} if ids.background not in names else {}), **names}
-            classes = Classes(tuple(names.values()))
-            table = {raw: i for i, raw in enumerate(names)}
-            remap, raw_names = Remap({**table, ids.void: None}, len(names)), {ids.void: "ignored"}
-        if "train" not in pairs:
-            raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
-        description = Description(
-            classes=classes,
-            remap=remap,
-            raw_names=raw_names,
-            name=f"{NAME} {annotations}",
-            license="as its publisher states; COCO: annotations CC BY 4.0, images by Flickr's terms",
-            source="in COCO's form; COCO itself: Lin et al., ECCV 2014; https://cocodataset.org",
-        )
-        return copy_pairs(pairs, Path(out), description, link=link, workers=workers)
+    if annotations == "stuff":
+        pairs = find_stuff(root, stack, partial=wanted.partial)
+        classes = Classes(tuple(STUFF.values()))
+        table: dict[int, int | None] = {raw: i for i, raw in enumerate(STUFF)}
+        remap, raw_names = Remap({**table, STUFF_VOID: None}, len(STUFF)), {STUFF_VOID: "unlabeled"}
+    else:
+        pairs, ids = find(root, stack, annotations=annotations, partial=wanted.partial)
+        names = dict(ids.categories)
+        if annotations == "instances":
+            names = {**({ids.background: BACKGROUND} if ids.background not in names else {}), **names}
+        classes = Classes(tuple(names.values()))
+        table = {raw: i for i, raw in enumerate(names)}
+        remap, raw_names = Remap({**table, ids.void: None}, len(names)), {ids.void: "ignored"}
+    if "train" not in pairs:
+        raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
+    description = Description(
+        classes=classes,
+        remap=remap,
+        raw_names=raw_names,
+        name=f"{NAME} {annotations}",
+        license="as its publisher states; COCO: annotations CC BY 4.0, images by Flickr's terms",
+        source="in COCO's form; COCO itself: Lin et al., ECCV 2014; https://cocodataset.org",
+    )
+    return Plan(pairs, description)
 
 
 def find(

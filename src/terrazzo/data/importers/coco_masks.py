@@ -4,7 +4,6 @@ import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from terrazzo.classes import Mask
 from terrazzo.data.importers.downloads import Origin, read
 from terrazzo.errors import DatasetFormatError, MaskSizeError, MaskValueError
-from terrazzo.images import decode_image, size_of, write_mask
+from terrazzo.images import decode_image, encode_mask, size_of
 from terrazzo.regions import as_corners, decode_runs, fill_polygon, polygon_area, unpack_runs
 
 BACKGROUND = "background"
@@ -63,10 +62,10 @@ class Painted:
     suffix: str = ".png"
     """Of the mask it becomes."""
 
-    def write(self, target: Path) -> None:
-        """Paint it into the new file `target`."""
+    def read(self) -> bytes:
+        """Return a PNG of it, painted."""
         mask = paint(self.objects, self.size_hw, self.ids, where=str(self.image))
-        write_mask(target, as_shown(mask, self.image), durable=False)
+        return encode_mask(as_shown(mask, self.image))
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ class Segments:
     suffix: str = ".png"
     """Of the mask it becomes."""
 
-    def write(self, target: Path) -> None:
-        """Write its categories into the new file `target`."""
+    def read(self) -> bytes:
+        """Return a PNG of its categories."""
         colors = decode_image(read(self.origin), where=str(self.origin), channels=3).astype(np.uint32)
         packed = colors[..., 0] | colors[..., 1] << 8 | colors[..., 2] << 16
         segments, place, counts = np.unique(packed, return_inverse=True, return_counts=True)
@@ -102,7 +101,7 @@ class Segments:
                 expected="R + 256 G + 65,536 B = an id in segments_info, or 0 for none",
             )
         values = np.array([table[segment] for segment in segments.tolist()], dtype=self.ids.dtype)
-        write_mask(target, as_shown(values[place.reshape(packed.shape)], self.image), durable=False)
+        return encode_mask(as_shown(values[place.reshape(packed.shape)], self.image))
 
 
 def paint(objects: Iterable[Mapping[str, Any]], size_hw: tuple[int, int], ids: Ids, *, where: str) -> Mask:

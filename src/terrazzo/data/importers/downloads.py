@@ -16,12 +16,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from terrazzo.data.importers.planning import Piece
 from terrazzo.errors import UnreadableFileError
 
 MAX_MEMBERS = 1_000_000  # gtCoarse.zip, a large one, has about 94,000
 MAX_RATIO = 200  # Cityscapes' polygons are packed to a tenth, its dummy masks to a fiftieth
 SLACK = 1 << 16  # bytes that a member may unpack to whatever its ratio
-PIECE = 1 << 20  # bytes read at a time
 PATCHED = 0x20  # a flag of a member
 OTHER_METHODS = {9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstandard"}  # of PKWARE's APPNOTE 4.4.5
 SHOWN = 10  # how many bad members an error lists
@@ -46,15 +46,6 @@ class Member:
 
     def read(self) -> bytes:
         """Return its bytes, checked against the zip's checksum; UnreadableFileError where they are not what it says."""
-        return b"".join(self._pieces())
-
-    def write(self, target: Path) -> None:
-        """Write its bytes to the new file `target`."""
-        with open(target, "wb") as file:
-            for piece in self._pieces():
-                file.write(piece)
-
-    def _pieces(self) -> Iterable[bytes]:
         limit = MAX_RATIO * self.info.compress_size + SLACK
         if self.info.file_size > limit:
             raise UnreadableFileError(
@@ -64,8 +55,7 @@ class Member:
             )
         try:
             with self.archive.open(self.info) as file:  # stops at file_size, and checks the CRC there
-                while piece := file.read(PIECE):
-                    yield piece
+                return file.read()
         except (zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise _damaged(self, error) from error
 
@@ -101,9 +91,9 @@ def by_place(files: Mapping[str, Origin], pattern: str) -> dict[tuple[str, str],
     return {(m[1], "/".join(m.groups()[1:])): origin for m, origin in matches if m is not None}
 
 
-def read(origin: Origin) -> bytes:
+def read(origin: Path | Piece) -> bytes:
     """Return the bytes of a file, wherever it lies; UnreadableFileError where it cannot be read."""
-    if isinstance(origin, Member):
+    if not isinstance(origin, Path):
         return origin.read()
     try:
         return origin.read_bytes()

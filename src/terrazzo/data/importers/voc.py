@@ -19,6 +19,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,14 @@ from numpy.typing import NDArray
 
 from terrazzo.classes import Classes, Color, Mask, Remap
 from terrazzo.data.description import Description
-from terrazzo.data.importers.copying import Pair, Piece, copy_pairs, refuse_missing
 from terrazzo.data.importers.downloads import read
+from terrazzo.data.importers.planning import Pair, Piece, Plan, Wanted, refuse_missing
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingExtraError, MissingPathError
-from terrazzo.images import decode_image, write_mask
+from terrazzo.images import decode_image, encode_mask
 
 NAME = "PASCAL VOC"
 ANNOTATIONS = ("voc", "sbd")
+WORDS = ()
 LAYOUT = "VOCdevkit/VOC2012/ with ImageSets/Segmentation/, JPEGImages/ and SegmentationClass/"
 SBD_LAYOUT = "benchmark_RELEASE/dataset/cls/*.mat, or VOCdevkit/VOC2012/SegmentationClassAug/*.png"
 NAMES = (
@@ -69,10 +71,10 @@ class Colored:
     suffix: str = ".png"
     """Of the mask it becomes."""
 
-    def write(self, target: Path) -> None:
-        """Write its ids into the new file `target`."""
+    def read(self) -> bytes:
+        """Return a PNG of its ids."""
         image = decode_image(read(self.path), where=str(self.path), channels=3)
-        write_mask(target, ids_of_colors(image, where=str(self.path)), durable=False)
+        return encode_mask(ids_of_colors(image, where=str(self.path)))
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class Matlab:
     suffix: str = ".png"
     """Of the mask it becomes."""
 
-    def write(self, target: Path) -> None:
-        """Write its ids into the new file `target`."""
-        write_mask(target, read_mat(self.path), durable=False)
+    def read(self) -> bytes:
+        """Return a PNG of its ids."""
+        return encode_mask(read_mat(self.path))
 
 
 def find(
@@ -147,25 +149,17 @@ def find(
     return {split: members for split, members in pairs.items() if members}
 
 
-def convert(
-    root: Path | str,
-    out: Path | str,
-    *,
-    annotations: str = "voc",
-    partial: bool = False,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Write the download at `root` as a folder of ours at `out`, whole or not at all, and return it.
+def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Pair the download at `root`, which is unpacked.
 
-    annotations: "voc", or "sbd" for VOC with SBD's masks added to train. partial: what the lists name and is not there
-    is left out. link: hard links to images and to masks that are ids already. Masks keep their ids; 255 is ignored.
+    wanted.annotations: "voc", or "sbd" for VOC with SBD's masks added to train. wanted.partial: what the lists name and
+    is not there is left out. Masks keep their ids; 255 is ignored. Raises as `find` does.
     """
-    root = Path(root)
+    annotations = wanted.annotations or ANNOTATIONS[0]
     if not root.is_dir():
         raise MissingPathError(f"There is no folder {root}.", expected=f"{NAME}: {LAYOUT}")
     base = _devkit(root)
-    pairs = find(base, annotations=annotations, sbd=_sbd(root), partial=partial)
+    pairs = find(base, annotations=annotations, sbd=_sbd(root), partial=wanted.partial)
     if "train" not in pairs:
         raise DatasetFormatError(f"{root} has no training images.", found=", ".join(pairs) or "no images")
     description = Description(
@@ -177,7 +171,7 @@ def convert(
         source="Everingham et al., IJCV 2010; http://host.robots.ox.ac.uk/pascal/VOC/"
         + ("; Hariharan et al., ICCV 2011" if annotations == "sbd" else ""),
     )
-    return copy_pairs(pairs, Path(out), description, link=link, workers=workers)
+    return Plan(pairs, description)
 
 
 def ids_of_colors(image: NDArray[Any], *, where: str) -> Mask:
