@@ -71,6 +71,21 @@ def test_raw_ids_are_those_of_the_data_set(tmp_path: Path) -> None:
     assert Prediction(predicted().mask, ROADS, remap=wide).raw_mask().dtype == np.uint16
 
 
+def test_polygons_are_geojson_of_pixel_edges_with_class_and_colour() -> None:
+    collection = json.loads(json.dumps(predicted().polygons()))
+    assert collection["type"] == "FeatureCollection"
+    found = [(f["properties"]["class"], f["geometry"]["coordinates"]) for f in collection["features"]]
+    assert found == [
+        ("road", [[[0, 0], [2, 0], [2, 1], [0, 1], [0, 0]]]),
+        ("sky", [[[2, 0], [3, 0], [3, 2], [1, 2], [1, 1], [2, 1], [2, 0]]]),
+        ("car", [[[0, 1], [1, 1], [1, 2], [0, 2], [0, 1]]]),
+    ]
+    car = collection["features"][2]
+    assert (car["type"], car["geometry"]["type"]) == ("Feature", "Polygon")
+    color = "#{:02x}{:02x}{:02x}".format(*ROADS.colors[2])
+    assert car["properties"] == {"class": "car", "class_id": 2, "color": color, "pixels": 1}
+
+
 def test_a_model_without_a_table_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="The model runs/a knows no raw ids."):
         Prediction(predicted().mask, ROADS, model="runs/a").save(tmp_path, ids="raw")

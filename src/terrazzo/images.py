@@ -30,6 +30,7 @@ __all__ = [
     "append_line",
     "decode_image",
     "decode_mask",
+    "encode_image",
     "encode_mask",
     "image_size",
     "read_image",
@@ -185,6 +186,11 @@ def encode_mask(
     return _png(mask, palette if mask.dtype == np.uint8 else None, is_mask=True)
 
 
+def encode_image(image: NDArray[Any]) -> bytes:
+    """Return the bytes of the PNG that `write_image` writes: (H, W, C <= 4), uint8 or uint16."""
+    return _png(image[..., 0] if image.shape[2] == 1 else image)
+
+
 def write_image(path: Path | str, image: NDArray[Any], *, durable: bool = True) -> None:
     """Write an image (H, W, C) in the form its suffix names, atomically; `durable` as in `storage.replacing`.
 
@@ -219,7 +225,7 @@ def write_image(path: Path | str, image: NDArray[Any], *, durable: bool = True) 
                 metadata=None,
             )
         elif suffix == ".png":
-            beside.write_bytes(_png(image[..., 0] if channels == 1 else image))
+            beside.write_bytes(encode_image(image))
         else:
             from PIL import Image
 
