@@ -5,6 +5,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,10 @@ def test_the_version_is_the_changelogs_head() -> None:
 def test_errors_can_be_caught_by_their_public_name() -> None:
     with pytest.raises(tz.TerrazzoError):
         tz.Classes(())
+
+
+def test_what_deploy_installs_is_part_of_dev_so_that_the_tests_see_it() -> None:
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    deploy, dev = (set(extras["optional-dependencies"][name]) for name in ("deploy", "dev"))
+    assert {name.partition(">=")[0] for name in deploy} >= {"onnx", "onnxruntime", "openvino", "nncf"}
+    assert deploy <= dev

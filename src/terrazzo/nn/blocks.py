@@ -83,7 +83,7 @@ def still(parameter: Tensor) -> Tensor:
 
 def classified(x_BHWD: Tensor, weight_BKD: Tensor, bias_K: Tensor) -> Tensor:
     """Return weight times x plus bias, (B, K, H, W) contiguous."""
-    logits_BKN = torch.baddbmm(bias_K[:, None], weight_BKD, x_BHWD.flatten(1, 2).mT)
+    logits_BKN = torch.baddbmm(bias_K[:, None], weight_BKD, x_BHWD.flatten(1, 2).transpose(1, 2))
     return logits_BKN.unflatten(2, x_BHWD.shape[1:3])
 
 
