@@ -64,6 +64,7 @@ def publish(folder: Path, *, names: bool = True, script: bool = False) -> None:
         (folder / "id2label.json").write_text(
             json.dumps({"0": "unlabeled", "1": "flat-road", "2": "human-person"})
         )
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     if script:
         (folder / f"{folder.name}.py").write_text("raise SystemExit('ran')")
 
@@ -76,7 +77,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     publish(root / "segments" / "nameless", names=False)
     publish(root / "someone" / "scene_parse_150", script=True)
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("hub_server.py")), str(root)],
+        [sys.executable, str(Path(__file__).parents[1] / "hub_server.py"), str(root)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -516,12 +516,13 @@ print(json.dumps(kept))
 
 def test_a_stream_from_the_hub_is_pinned_and_nothing_of_it_is_kept(tmp_path: Path, shelf: Path) -> None:
     publish(tmp_path / "hub" / "user" / "blobs")
+    (tmp_path / "hub" / "user" / "blobs" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
     pictures = tmp_path / "hub" / "user" / "pictures" / "train"
     pictures.mkdir(parents=True)
     (pictures / "a.png").write_bytes(png(np.zeros((4, 4, 3), np.uint8)))
     (pictures.parent / "id2label.json").write_text(json.dumps(NAMES))
     server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("hub_server.py")), str(tmp_path / "hub")],
+        [sys.executable, str(Path(__file__).parents[1] / "hub_server.py"), str(tmp_path / "hub")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
