@@ -20,6 +20,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "errors",
         "fields",
         "images",
+        "metadata",
         "outlines",
         "progress",
         "ranges",

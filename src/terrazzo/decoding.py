@@ -214,6 +214,11 @@ def _orientation(image: Image.Image, stream: BinaryIO) -> int:
                 stream.seek(start)
                 exif = stream.read(length)
         stream.seek(position)
+    return exif_orientation(exif)
+
+
+def exif_orientation(exif: bytes | None) -> int:
+    """Return the orientation that an EXIF block says, 1 (upright) to 8; 1 where it is absent or damaged."""
     if not exif:
         return 1
     found = Image.Exif()
