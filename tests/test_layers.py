@@ -29,6 +29,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "sample",
         "stopping",
         "storage",
+        "video",
     },
     "kernels": {"kernels"},
     "parts": {"board", "data", "devices", "ema", "metrics", "nn", "optim", "project", "rendering", "sources"},
@@ -72,6 +73,7 @@ BESIDE = {  # pages of a larger room
     "keeping": "training",
     "asking": "training",
     "preparation": "training",
+    "filming": "predicting",
     "report": "evaluation",
 }
 
@@ -87,7 +89,7 @@ ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why
 }
 
 THIRD_PARTIES: dict[str, set[str]] = {
-    "values": {"numpy", "PIL", "tifffile", "IPython", "fsspec"}
+    "values": {"numpy", "PIL", "tifffile", "IPython", "fsspec", "cv2"}
 }  # elsewhere: anything
 LATE = {"decoding"}  # imported inside the functions of images.py, so their own imports may stand on top
 AT_TOP: dict[str, set[str]] = {"values": {"numpy"}, "shells": set()}  # outside functions

@@ -1,5 +1,6 @@
 """Many images to disk: every source answered once, under its own name, and what cannot be read named at the end."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from terrazzo.classes import Classes, Remap
-from terrazzo.errors import DataError, ExistingOutputError, MissingPathError, UnreadableFileError, UsageError
+from terrazzo.errors import (
+    DataError,
+    ExistingOutputError,
+    MissingPathError,
+    StorageError,
+    UnknownNameError,
+    UnreadableFileError,
+    UsageError,
+)
 from terrazzo.images import read_mask, write_image
 from terrazzo.inference import Predictor
 from terrazzo.nn.outputs import Output
 from terrazzo.predicting import predict
+from terrazzo.prediction import Prediction
 
 DARK_LIGHT = Classes(("dark", "light"))
 
@@ -153,3 +163,58 @@ def test_work_of_another_hand_is_replaced_only_on_request(predictor: Predictor, 
 def test_a_source_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(MissingPathError, match=r"There is no image, folder or glob .*nowhere"):
         predict(tmp_path / "no-model", tmp_path / "nowhere", out=tmp_path / "out")
+
+
+def test_what_is_written_can_be_chosen(predictor: Predictor, tmp_path: Path) -> None:
+    draw(tmp_path / "a.png", 255)
+    predict(predictor, tmp_path / "a.png", out=tmp_path / "out", parts=["masks", "polygons"], quiet=True)
+    written = sorted(
+        path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")
+    )
+    assert written == ["masks/a.png", "polygons/a.geojson", "shares/a.json"]
+    areas = json.loads((tmp_path / "out" / "polygons" / "a.geojson").read_text())["features"]
+    corners = {area["properties"]["class"]: area["geometry"]["coordinates"][0] for area in areas}
+    assert sorted(map(tuple, corners["light"][:4])) == [(20, 0), (20, 32), (40, 0), (40, 32)]
+    predict(predictor, tmp_path / "a.png", out=tmp_path / "out", parts=["overlays"], quiet=True)
+    predict(predictor, tmp_path / "a.png", out=tmp_path / "out", quiet=True)  # and all of it later
+    with pytest.raises(UnknownNameError, match="Did you mean 'masks'"):
+        predict(predictor, tmp_path / "a.png", out=tmp_path / "out", parts=["mask"], quiet=True)
+
+
+def test_processes_that_were_started_together_share_the_images(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        draw(tmp_path / "in" / f"{number}.png", 255)
+    written = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        masks = predict(predictor, tmp_path / "in", out=tmp_path / "out", quiet=True)
+        written.append([mask.stem for mask in masks])
+    assert written == [["0", "2", "4"], ["1", "3"]]
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    monkeypatch.setenv("RANK", "8")
+    assert predict(predictor, tmp_path / "in", out=tmp_path / "out", quiet=True) == []
+
+
+def test_a_full_disk_while_writing_ends_it_in_words(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error of a writing thread reaches the caller; what was written before is whole."""
+    for number in range(12):
+        draw(tmp_path / "in" / f"{number:02d}.png", 255)
+    save, saved = Prediction.save, []
+
+    def fills_up(self: Prediction, folder: Path, **words: object) -> Path:
+        if len(saved) == 5:
+            raise StorageError("The disk is full.")
+        saved.append(self.name)
+        return save(self, folder, **words)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Prediction, "save", fills_up)
+    with pytest.raises(StorageError, match="The disk is full"):
+        predict(predictor, tmp_path / "in", out=tmp_path / "out", quiet=True)
+    masks = [read_mask(path) for path in sorted((tmp_path / "out" / "masks").iterdir())]
+    assert [mask.shape for mask in masks] == [(32, 40)] * 5

@@ -33,6 +33,7 @@ from terrazzo.data.importers import ade20k, bdd100k
 from terrazzo.data.scenes import SCENE_CLASSES, scenes, write_scenes
 from terrazzo.data.table import open_saved
 from terrazzo.nn import specs
+from terrazzo.video import new_video
 from voc_tree import write_sbd, write_voc
 
 PROJECT = Path(__file__).parent.parent
@@ -140,6 +141,11 @@ def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Image.fromarray(sample.image).save(folder / name / f"{number:04d}.jpg", quality=95)
     write_their_checkpoint(folder / "fcn_r18-d8.pth")
     (folder / "photos" / "street.jpg").symlink_to("0001.jpg")
+    with new_video(folder / "drive.mp4", rate=5) as writer:
+        for sample in scenes(3, size_hw=SIZE_HW, first=300):
+            writer.write(sample.image)
+    (folder / "day").mkdir()
+    (folder / "day" / "0007.jpg").symlink_to("../photos/0001.jpg")
     Image.fromarray(scenes(1, size_hw=(100, 150))[0].image).save(folder / "large" / "aerial.png")
     shutil.copytree(folder / "labels", folder / "hub-labels")
     rows = {

@@ -111,7 +111,7 @@ def _open(stream: BinaryIO, where: str) -> ImageFile.ImageFile:
         raise
     except Exception as error:  # Pillow's plugins raise whatever they trip over
         raise _unreadable(where, error) from error
-    _check_size(*image.size, where=where)
+    check_size(*image.size, where=where)
     if getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "WEBP", "PNG"):
         raise ImageFormatError(
             f"{where} is an animation.",
@@ -304,7 +304,7 @@ def _tiff(stream: BinaryIO, where: str) -> Any:
             expected="one picture; its bands as samples, or as pages of one series",
             hint="Save each picture as a file of its own.",
         )
-    _check_size(shape[axes.index("X")], shape[axes.index("Y")], where=where)
+    check_size(shape[axes.index("X")], shape[axes.index("Y")], where=where)
     return tif
 
 
@@ -356,7 +356,8 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
     return replace(pixels, array=np.ascontiguousarray(array))
 
 
-def _check_size(width: int, height: int, *, where: str) -> None:
+def check_size(width: int, height: int, *, where: str) -> None:
+    """Raise ImageFormatError where a header claims more pixels than TERRAZZO_MAX_PIXELS."""
     limit = int(os.environ.get("TERRAZZO_MAX_PIXELS", MAX_PIXELS))
     if width * height <= limit:
         return

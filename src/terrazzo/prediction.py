@@ -7,6 +7,7 @@ only while its ids are still those that were predicted. Sub-folders in names are
       masks/NAME.png        class ids, 8-bit (16-bit above 255 classes or ids); its palette shows the class colours
       colors/NAME.png       RGB, the class colours
       overlays/NAME.png     the image under the colours, with a legend of the classes and their shares
+      polygons/NAME.geojson the areas as GeoJSON (`Prediction.polygons`); only where they were asked for
       confidence/NAME.png   8-bit, 255 = certain; only where confidence was asked for
       shares/NAME.json      the share of each class, size, model, and a fingerprint of the mask
 """
@@ -14,7 +15,7 @@ only while its ids are still those that were predicted. Sub-folders in names are
 import hashlib
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -39,6 +40,8 @@ from terrazzo.storage import read_json, write_json
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+USUAL = ("masks", "colors", "overlays")  # what is written of a prediction; confidence where it was asked for
+PARTS = (*USUAL, "polygons")
 NOTEBOOK_SIDE = 1024  # pixels: larger overlays are shrunk for display in a notebook
 
 
@@ -155,12 +158,15 @@ class Prediction:
         *,
         ids: Literal["class", "raw"] = "class",
         name: str | None = None,
+        parts: Sequence[str] = USUAL,
         overwrite: bool = False,
     ) -> Path:
-        """Write mask, colours, overlay, confidence (if any) and shares under `folder`; return the mask's path.
+        """Write mask, colours, overlay, confidence (if any) and shares under `folder`; return the mask's path
+        (that of the shares where no mask is written).
 
-        ids: "raw" writes masks in the ids of the data set the model was trained on. name: instead of `self.name`;
-        slashes make sub-folders. Each file appears whole or not at all.
+        parts: of PARTS, which files are written; shares, which tell whose files these are, always. ids: "raw"
+        writes masks in the ids of the data set the model was trained on. name: instead of `self.name`; slashes make
+        sub-folders. Each file appears whole or not at all.
         Raises ExistingOutputError, before anything is written, when a file is there that this model did not write,
         or a mask that was changed since; `overwrite` replaces it all the same. StorageError when the disk is full.
         """
@@ -168,7 +174,11 @@ class Prediction:
             raise unknown_name("kind of ids", ids, ("class", "raw"))
         name = _safe_name(self.name if name is None else name)
         mask = self.mask if ids == "class" else self.raw_mask()
-        paths = {part: Path(folder, part, f"{name}.png") for part in ("masks", "colors", "overlays")}
+        for part in parts:
+            if part not in PARTS:
+                raise unknown_name("part of a prediction", part, PARTS)
+        suffixes = dict.fromkeys(USUAL, ".png") | {"polygons": ".geojson"}
+        paths = {part: Path(folder, part, f"{name}{suffixes[part]}") for part in PARTS if part in parts}
         if self.confidence is not None:
             paths["confidence"] = Path(folder, "confidence", f"{name}.png")
         record = Path(folder, "shares", f"{name}.json")
@@ -176,15 +186,20 @@ class Prediction:
             _refuse_foreign(paths, record, self.model)
         for path in (*paths.values(), record):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            record, self._summary(ids) | {"mask_sha256": _fingerprint(mask)}
-        )  # first: what follows is ours
-        write_mask(paths["masks"], mask, palette=self.classes.palette if ids == "class" else None)
-        write_image(paths["colors"], np.asarray(self.color()))
-        write_image(paths["overlays"], np.asarray(self.overlay(with_legend=True)))
+        known = self._summary(ids) | {"mask_sha256": _fingerprint(mask)}
+        write_json(record, known, durable=False)  # first: what follows is ours
+        if "masks" in paths:
+            palette = self.classes.palette if ids == "class" else None
+            write_mask(paths["masks"], mask, palette=palette, durable=False)
+        if "colors" in paths:
+            write_image(paths["colors"], np.asarray(self.color()), durable=False)
+        if "overlays" in paths:
+            write_image(paths["overlays"], np.asarray(self.overlay(with_legend=True)), durable=False)
+        if "polygons" in paths:
+            write_json(paths["polygons"], self.polygons(), durable=False)
         if self.confidence is not None:
-            write_image(paths["confidence"], self.confidence[:, :, None])
-        return paths["masks"]
+            write_image(paths["confidence"], self.confidence[:, :, None], durable=False)
+        return paths.get("masks", record)
 
     def _summary(self, ids: str) -> dict[str, Any]:
         height, width = self.mask.shape
@@ -231,8 +246,9 @@ def _refuse_foreign(paths: Mapping[str, Path], record: Path, model: str) -> None
             expected=model,
             hint=hint,
         )
-    if paths["masks"].exists() and not _is_unchanged(paths["masks"], known["mask_sha256"]):
-        raise ExistingOutputError(f"{paths['masks']} was changed since terrazzo predicted it.", hint=hint)
+    mask = paths.get("masks")
+    if mask is not None and mask.exists() and not _is_unchanged(mask, known["mask_sha256"]):
+        raise ExistingOutputError(f"{mask} was changed since terrazzo predicted it.", hint=hint)
 
 
 def _read_record(path: Path) -> dict[str, str] | None:

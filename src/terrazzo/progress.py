@@ -18,7 +18,7 @@ PLAIN_EVERY = 10.0  # seconds between two plain lines of `track`, so that a log 
 
 
 class Progress:
-    """A live status line under the lines that were said.
+    """A live status line under the lines that were said. total: 0 where nobody knows.
 
     >>> with Progress(total=100, what="train") as progress:
     ...     progress.update(10, "loss 0.41")
@@ -37,10 +37,11 @@ class Progress:
     def update(self, done: int, text: str) -> None:
         """Redraw the live line, a few times a second at most; nothing where there is no terminal or notebook."""
         now = time.monotonic()
-        if now - self._drawn < REDRAW and done < self.total:
+        if now - self._drawn < REDRAW and (done < self.total or not self.total):
             return
         self._drawn = now
-        bar = f"{self.what} {_bar(done, self.total)} {done}/{self.total}  {text}"
+        far = f"{_bar(done, self.total)} {done}/{self.total}" if self.total else f"{done}"
+        bar = f"{self.what} {far}  {text}"
         if self.is_live:
             self._write(f"\r\x1b[2K{_fit(bar)}")
             self._shown = bar
@@ -79,16 +80,17 @@ class Progress:
 
 
 def track(items: Iterable[T], *, total: int, what: str, quiet: bool = False) -> Iterator[T]:
-    """Yield from `items` and show how far it is, with the time left."""
+    """Yield from `items` and show how far it is, with the time left; how many there were, where `total` is 0."""
     started = spoke = time.monotonic()
     with Progress(total=total, what=what, quiet=quiet) as progress:
         for done, item in enumerate(items, start=1):
             yield item
             now = time.monotonic()
-            left = duration((now - started) / done * (total - done))
-            progress.update(done, f"{done / max(now - started, 1e-9):.1f}/s, {left} left")
+            rate = f"{done / max(now - started, 1e-9):.1f}/s"
+            left = f", {duration((now - started) / done * (total - done))} left" if total else ""
+            progress.update(done, rate + left)
             if not progress.is_live and now - spoke > PLAIN_EVERY:
-                progress.say(f"{what} {done}/{total}, {left} left")
+                progress.say(f"{what} {done}{f'/{total}' if total else ''}, {rate}{left}")
                 spoke = now
 
 

@@ -3,7 +3,16 @@
 from argparse import Namespace
 from typing import Any
 
-from terrazzo.cli.parsing import Command, Parser, count, fold, one_of, recipe_and_overrides, whole_number
+from terrazzo.cli.parsing import (
+    Command,
+    Parser,
+    count,
+    duration,
+    fold,
+    one_of,
+    recipe_and_overrides,
+    whole_number,
+)
 
 MODEL = (
     "a run (its best checkpoint), a model folder, a Hub id such as user/name, or a .pth of MMSegmentation's"
@@ -132,7 +141,8 @@ def _predict_arguments(parser: Parser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help='images, folders, globs such as "day/**/*.jpg", or URLs of them (s3://…, https://…)',
+        help='images, videos, folders, globs such as "day/**/*.jpg", URLs of them (s3://…, https://…), camera:0, or '
+        "rtsp://…",
     )
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="masks, colours, overlays and shares go there"
@@ -148,6 +158,21 @@ def _predict_arguments(parser: Parser) -> None:
         "--confidence", action="store_true", help="also write how sure the model is of every pixel"
     )
     parser.add_argument(
+        "--write",
+        metavar="masks,overlays,…",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        help="which of masks, colors, overlays, polygons; the first three by default",
+    )
+    parser.add_argument(
+        "--polygons", action="store_true", help="also write the areas of each class as GeoJSON polygons"
+    )
+    parser.add_argument(
+        "--frames", action="store_true", help="of a video, write all that for every frame too"
+    )
+    parser.add_argument(
+        "--seconds", metavar="N", type=duration, help="look at the first N seconds of each video or camera"
+    )
+    parser.add_argument(
         "--overwrite",
         action="store_true",
         help="replace files in DIR that another hand or model wrote or changed",
@@ -157,13 +182,17 @@ def _predict_arguments(parser: Parser) -> None:
 
 def _predict(arguments: Namespace) -> None:
     from terrazzo.predicting import predict
+    from terrazzo.prediction import USUAL
 
-    masks = predict(
+    written = predict(
         arguments.model,
         arguments.sources,
         out=arguments.out,
         ids=arguments.ids,
         confidence=arguments.confidence,
+        parts=(*(arguments.write or USUAL), *(["polygons"] if arguments.polygons else [])),
+        frames=arguments.frames,
+        seconds=arguments.seconds,
         inference=arguments.inference,
         **_looks(arguments),
         batch_size=arguments.batch,
@@ -172,7 +201,10 @@ def _predict(arguments: Namespace) -> None:
         overwrite=arguments.overwrite,
         config=arguments.config,
     )
-    print(f"{len(masks)} image{'' if len(masks) == 1 else 's'} predicted: {arguments.out}")
+    videos = sum(path.suffix == ".mp4" for path in written)
+    counts = [(len(written) - videos, "image"), (videos, "video")]
+    told = " and ".join(f"{count} {what}{'' if count == 1 else 's'}" for count, what in counts if count)
+    print(f"{told or 'Nothing'} predicted: {arguments.out}")
 
 
 def _look_arguments(parser: Parser) -> None:
@@ -303,8 +335,9 @@ COMMANDS = (
     Command(
         "predict",
         "MODEL SOURCE … --out DIR",
-        "Write masks, colours, overlays and class shares of images, folders and globs, here or at a URL.",
-        "Masks have the size of their images. Images that cannot be read are named at the end, the others predicted.",
+        "Write masks, colours, overlays and class shares of images, folders, globs and videos, here or at a URL.",
+        "Masks have the size of their images. What cannot be read is named at the end, the others are predicted.\n"
+        "A video gives an overlay to play and a table of shares. Under torchrun the processes share the work.",
         _predict_arguments,
         _predict,
     ),

@@ -98,6 +98,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def duration(text: str) -> float:
+    """Read seconds, more than none: "90" or "1.5"."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
 def whole_number(text: str) -> int:
     """Read a whole number from 0 on."""
     if not text.isascii() or not text.isdigit():
