@@ -24,6 +24,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "outlines",
         "progress",
         "ranges",
+        "region_ids",
         "regions",
         "remote",
         "sample",

@@ -1,7 +1,7 @@
 """Bytes of an image file to pixels exactly as they are stored: PNG, JPEG, TIFF, WebP, BMP, GIF, PPM.
 
-Only `images.py` calls this; it decides what pixels mean (an image, or class ids). Here nothing is scaled, dropped or
-repaired: 16 bits stay 16 bits (Pillow alone would cut RGB to 8), palettes stay indices, a truncated file is an error
+`images.py` and `region_ids.py` decide what pixels mean (an image, class ids, regions). Here nothing is scaled, dropped
+or repaired: 16 bits stay 16 bits (Pillow alone would cut RGB to 8), palettes stay indices, a truncated file is an error
 even where another library told Pillow to forgive it, and an EXIF or TIFF orientation is applied, as a browser does.
 Refused in words: animations, other formats, files whose pixels would not fit in memory.
 """
@@ -93,6 +93,15 @@ def size_hw(stream: BinaryIO, *, where: str) -> tuple[int, int]:
     image = _open(stream, where)
     width, height = image.size
     return (width, height) if _orientation(image, stream) >= 5 else (height, width)
+
+
+def orientation_of(data: bytes, *, where: str) -> int:
+    """Return the EXIF or TIFF orientation in the bytes of an image file, 1 (upright) to 8."""
+    stream = io.BytesIO(data)
+    if _is_tiff(data):
+        with _tiff(stream, where) as tif:
+            return _tiff_orientation(tif)
+    return _orientation(_open(stream, where), stream)
 
 
 # -- Pillow --------------------------------------------------------------------------------------------------------
@@ -339,12 +348,10 @@ def _tiff_orientation(tif: Any) -> int:
 # -- both ----------------------------------------------------------------------------------------------------------
 
 
-def _orient(pixels: Pixels, orientation: int) -> Pixels:
-    """Turn upright: EXIF says where the stored first row and first column belong."""
-    if orientation == 1:
-        return pixels
-    array = pixels.array
-    array = {
+def turn(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return (H, W, …) upright: EXIF says where the stored first row and first column belong, 1 (as it is) to 8."""
+    turned = {
+        1: lambda a: a,
         2: lambda a: a[:, ::-1],
         3: lambda a: a[::-1, ::-1],
         4: lambda a: a[::-1],
@@ -353,7 +360,11 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
         7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
         8: lambda a: np.rot90(a, 1),
     }[orientation](array)
-    return replace(pixels, array=np.ascontiguousarray(array))
+    return np.ascontiguousarray(turned)
+
+
+def _orient(pixels: Pixels, orientation: int) -> Pixels:
+    return pixels if orientation == 1 else replace(pixels, array=turn(pixels.array, orientation))
 
 
 def check_size(width: int, height: int, *, where: str) -> None:

@@ -100,7 +100,7 @@ def parquet_tables(path: Path) -> dict[str, Any]:
 
     files = parquet_files(path)
     try:
-        with _quiet():
+        with quiet():
             named = {split or "train": members for split, members in files.items()}
             tables = dict(datasets.load_dataset("parquet", data_files=named))
     except Exception as error:  # pyarrow and datasets wrap each other's errors
@@ -399,7 +399,7 @@ def _split_in(below: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of `datasets` where nobody watches."""
     import datasets
 

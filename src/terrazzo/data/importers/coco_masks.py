@@ -1,6 +1,5 @@
 """Objects and segments of COCO to masks of category ids; `coco` says which image has which."""
 
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -128,22 +127,19 @@ def as_shown(mask: Mask, image: Origin) -> Mask:
     A photograph that EXIF lays on its side is often annotated as it is stored; the sizes tell. One that is mirrored or
     stands on its head has the same size either way, and is taken to be annotated as shown.
     """
-    from PIL import Image
+    from terrazzo.decoding import orientation_of, turn
 
     data = read(image)
     shown_hw = size_of(data, where=str(image))
     if mask.shape == shown_hw:
         return mask
-    with Image.open(io.BytesIO(data)) as opened:
-        turn = opened.getexif().get(0x0112) if mask.shape == shown_hw[::-1] else None
-    turned = {5: mask.T, 6: np.rot90(mask, -1), 7: mask[::-1, ::-1].T, 8: np.rot90(mask)}
-    if turn not in turned:
+    if mask.shape != shown_hw[::-1] or (orientation := orientation_of(data, where=str(image))) < 5:
         raise MaskSizeError(
             f"{image} and its mask differ in size.",
             found=f"image {shown_hw[0]} x {shown_hw[1]}, annotations for {mask.shape[0]} x {mask.shape[1]}",
             expected="the same height x width",
         )
-    return np.ascontiguousarray(turned[turn])
+    return turn(mask, orientation)
 
 
 @contextmanager
