@@ -20,6 +20,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "errors",
         "fields",
         "images",
+        "licences",
         "metadata",
         "outlines",
         "progress",
@@ -75,7 +76,8 @@ BESIDE = {  # pages of a larger room
     "asking": "training",
     "preparation": "training",
     "filming": "predicting",
-    "report": "evaluation",
+    "provenance": "training",
+    "cards": "hub",
 }
 
 ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why

@@ -473,7 +473,12 @@ def test_early_stopping_ends_after_patience(boxes: Path, tmp_path: Path) -> None
 def test_a_frozen_backbone_keeps_its_weights_and_a_run_can_start_another(boxes: Path, tmp_path: Path) -> None:
     other = train(boxes, tmp_path / "other", "train.steps=2", "optim.warmup_steps=0")
     run = train(boxes, tmp_path / "run", "train.steps=4", f"model.init={other.path}", "model.freeze=backbone")
-    assert run.data["licenses"] == {"weights": None, "data": None}  # from scratch, no licence stated
+    licenses = run.data["licenses"]
+    assert (licenses["weights"], licenses["data"], licenses["commercial"]) == (
+        None,
+        None,
+        "unknown",
+    )  # from scratch
     before, after = weights_of(other, 2), weights_of(run, 4)
     encoder = [name for name in before if name.startswith("segformer.")]
     assert_same({name: before[name] for name in encoder}, {name: after[name] for name in encoder})

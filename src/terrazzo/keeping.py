@@ -8,15 +8,16 @@ import signal
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from terrazzo import checkpoint, diagnosis, memory
+from terrazzo import checkpoint, diagnosis, memory, provenance
 from terrazzo.board import Board
 from terrazzo.data.loader import Loader
 from terrazzo.devices import peak_memory
@@ -32,6 +33,9 @@ from terrazzo.preparation import OVERFIT_MIOU, Job
 from terrazzo.processes import Processes
 from terrazzo.progress import Progress
 from terrazzo.rendering import contact_sheet
+from terrazzo.report import EVALUATION
+
+EXAMPLES = 3  # images of the validation that are kept beside the pictures
 
 
 class Keeper:
@@ -246,15 +250,25 @@ class Keeper:
     def _write(self, done: int, taken: checkpoint.Snapshot, score: float | None) -> None:
         job, data = self.job, self.job.recipe.data
 
+        report = None if score is None or self.report is None else self._named(self.report)
+
         def write(folder: Path) -> None:
             weights.save_model(
                 folder,
                 self.network,
                 classes=job.data.classes,
                 preprocessing={"resize": data.resize, "resize_hw": data.resize_hw, "dtype": job.data.dtype},
-                terrazzo=self._card(),
+                terrazzo=provenance.of_model(
+                    job,
+                    step=done,
+                    report=report,
+                    device=self.processes.device,
+                    processes=self.processes.world,
+                ),
                 tensors=taken.model,
             )
+            if report is not None:
+                report.save(folder / EVALUATION)
             taken.write_training_state(folder)
 
         state = {
@@ -265,19 +279,9 @@ class Keeper:
         }
         job.run.save(done, write, state=state)
 
-    def _card(self) -> dict[str, Any]:
-        """terrazzo.json: what this model is, what it was trained on, what it scored."""
-        job = self.job
-        return {
-            "recipe": job.recipe.to_json(),
-            "classes": job.data.classes.to_json(),
-            "remap": job.data.remap.to_json(),
-            "channels": job.data.channels,
-            "data": {name: job.run.data[name] for name in ("name", "source", "fingerprint", "license")},
-            "metrics": self.report.scalars() if self.report is not None else None,
-            "own": job.run.data.get("own", {}),
-            "licenses": job.run.data.get("licenses", {}),
-        }
+    def _named(self, report: Report) -> Report:
+        """The report with the names of what was scored."""
+        return replace(report, data=self.job.data.name, fingerprint=self.job.run.data["fingerprint"])
 
     def _level(self) -> None:
         """Give every process the mean of all processes' running statistics, where batch norm is not synchronised.
@@ -315,7 +319,15 @@ class Keeper:
         samples = [split[i] for i in chosen]
         sheets = [predictor(sample.image).beside(sample.mask) for sample in samples]
         sheet = np.asarray(contact_sheet(sheets, columns=1, cell=1200).convert("RGB"))
-        write_image(self.job.run.path / "pictures" / f"step-{done:08d}.png", sheet)
+        folder = self.job.run.path / "pictures"
+        write_image(folder / f"step-{done:08d}.png", sheet)
+        for number, sample in enumerate(
+            samples[:EXAMPLES], start=1
+        ):  # what a page that tries the model begins with
+            if sample.image.dtype == np.uint8 and sample.image.shape[2] == 3:
+                example = folder / f"example-{number}.jpg"
+                if not example.exists():
+                    write_image(example, sample.image)
         assert self.board is not None
         self.board.picture(done, "image | truth | prediction", sheet)
 

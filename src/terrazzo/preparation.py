@@ -38,6 +38,7 @@ from terrazzo.ema import MovingAverage
 from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
 from terrazzo.evaluation import Loss
 from terrazzo.launcher import place
+from terrazzo.licences import Ledger, Origin, ledger_of
 from terrazzo.nn import ModelConfig, build, starting, weights
 from terrazzo.nn.losses import SegmentationLoss, chosen_weights
 from terrazzo.nn.own_loss import OwnLoss
@@ -242,13 +243,12 @@ def _job(asked: Asked) -> Job:
     if chosen.train.gradient_checkpointing:
         _turn_on_checkpointing(built)
     pixels = resumed.data.get("class_pixels") if resumed else _class_pixels(chosen, train_split, dataset)
+    ledger = _ledger(built, starts, dataset, is_own=network is not None)
+    said += [] if resumed else ledger.notices()
     own = {"network": network, "loss": loss, **(asked.metrics or {})}
     record = _data_record(dataset, source, overfit, pixels) | {
         "own": {name: qualified_name(part) for name, part in own.items() if part is not None},
-        "licenses": {  # what the trained weights inherit
-            "weights": next(filter(None, (starting.license_of(start, built) for start in starts)), None),
-            "data": dataset.license,
-        },
+        "licenses": ledger.to_json(),
     }
     run = resumed or Run(Path(asked.out) if asked.out is not None else Path("runs"), chosen, record)
     run.recipe = chosen
@@ -268,6 +268,16 @@ def _job(asked: Asked) -> Job:
         rare=rare,
         said=said,
     )
+
+
+def _ledger(network: nn.Module, starts: list[str], dataset: Dataset, *, is_own: bool) -> Ledger:
+    """What the trained weights are made from; whose a network of one's own is, nobody but its author knows."""
+    if is_own:
+        return Ledger((Origin(qualified_name(network), None),)).after(dataset.name, dataset.license)
+    parts = [starting.origins_of(start, network) for start in starts]
+    weights = tuple(one for part in parts for one in part.weights)
+    data = tuple(one for part in parts for one in part.data)
+    return Ledger(weights, data).after(dataset.name, dataset.license)
 
 
 def _check_fold(fold: tuple[int, int], resumed: Run | None) -> None:
@@ -400,6 +410,8 @@ def _make_folder(processes: Processes, job: Job, *, is_named: bool) -> None:
                 "launch": place().attempt,
             }
             Run.create(run.path, job.recipe, data=run.data, env=env)
+            for notice in ledger_of(run.data).notices():
+                run.log("note", 0, {"text": notice})
     run.path = processes.tell(run.path)
 
 

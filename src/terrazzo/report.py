@@ -21,6 +21,7 @@ from terrazzo.progress import duration
 from terrazzo.storage import read_json, write_json
 
 FORMAT_VERSION = 1
+EVALUATION = "evaluation.json"  # in a model folder: the validation of these very weights
 NOT_THERE = "n/a"  # the score of a class that does not occur
 
 

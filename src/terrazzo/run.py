@@ -5,9 +5,10 @@
       data.json                   what it was trained on: source, fingerprint, classes, table, splits by name
       env.json                    versions and machine
       metrics.jsonl               one JSON object a line: {"kind": "train" | "eval" | "note", "step": …}
-      checkpoints/step-00002000/  a model folder (transformers opens it where it can), optimizer.safetensors, state.json
+      checkpoints/step-00002000/  a model folder (transformers opens it where it can), with evaluation.json where it was
+                                  validated, optimizer.safetensors, state.json
       best.json                   {"step": …, "miou": …}
-      pictures/  tensorboard/
+      pictures/  tensorboard/     image | truth | prediction at each validation, and a few of those images
 
 A checkpoint is one folder, written beside and renamed; `state.json` lists every file with its size and sha256, so a
 truncated or missing piece is noticed and the previous checkpoint is used, said aloud. Nothing is ever unpickled.

@@ -27,6 +27,7 @@ from terrazzo.nn.torch_file import read_torch_file
 from terrazzo.storage import read_json
 
 CONFIG, PROCESSOR, OURS = "config.json", "preprocessor_config.json", "terrazzo.json"
+CARD = "README.md"
 SAFE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 # OneFormer is told its task in words
 TOKENISERS = (
@@ -109,6 +110,32 @@ def model_folder(source: str | PathLike[str]) -> Path:
     return _fetch(repo, revision or None, hint=_similar(path))
 
 
+def fetched(source: str, name: str) -> Path | None:
+    """Return a file of the Hub id "user/name[@revision]" that was fetched before; nothing is asked of the Hub."""
+    from huggingface_hub import errors, try_to_load_from_cache
+
+    repo, _, revision = source.partition("@")
+    try:
+        found = try_to_load_from_cache(repo, name, revision=revision or None)
+    except errors.HFValidationError:
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def license_on_card(card: Path | None) -> str | None:
+    """Return the licence that a model's card states, by the Hub's word or by the name beside it; None without one."""
+    from huggingface_hub import ModelCard
+
+    if card is None or not card.is_file():
+        return None
+    try:
+        about = ModelCard.load(card, ignore_metadata_errors=True).data
+    except Exception:  # a stranger's YAML: what cannot be read states nothing
+        return None
+    stated, name = about.get("license"), about.get("license_name")
+    return str(name if stated == "other" and name else stated) if stated else None
+
+
 def listed(names: Iterable[str], most: int = 8) -> str:
     """Return "a, b, c", with "and N more" after `most`."""
     names = list(names)
@@ -163,7 +190,7 @@ def _fetch(repo: str, revision: str | None, *, hint: str | None) -> Path:
     from huggingface_hub import errors, snapshot_download
 
     shown = repo if revision is None else f"{repo}@{revision}"
-    names = [CONFIG, PROCESSOR, OURS, SAFE, SAFE_INDEX, "model-*.safetensors", *TOKENISERS]
+    names = [CONFIG, PROCESSOR, OURS, CARD, SAFE, SAFE_INDEX, "model-*.safetensors", *TOKENISERS]
     pickles = [PICKLE, PICKLE_INDEX, "pytorch_model-*.bin"]
     try:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=names))

@@ -14,8 +14,9 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from terrazzo.classes import Classes
+from terrazzo.licences import NVIDIA_SEGFORMER, Ledger, Origin, ledger_of, read
 from terrazzo.nn import published, segformer_files
-from terrazzo.nn.files import CONFIG, OURS, listed
+from terrazzo.nn.files import CARD, CONFIG, OURS, fetched, license_on_card, listed
 from terrazzo.nn.huggingface import HuggingFaceNetwork
 from terrazzo.nn.openmmlab_names import our_names
 from terrazzo.nn.segformer import CLASSIFIER, STEM, SegFormer
@@ -25,7 +26,7 @@ from terrazzo.nn.two_classes import narrowed, widened
 from terrazzo.nn.weights import COUNTER, Found, does_not_fit, load_tensors, problems_of, read_source
 from terrazzo.storage import read_json
 
-NVIDIA_LICENSE = "NVIDIA Source Code License for SegFormer: non-commercial research and evaluation only"
+NVIDIA_LICENSE = NVIDIA_SEGFORMER
 
 
 def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes: Classes) -> str:
@@ -42,8 +43,7 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     if isinstance(network, HuggingFaceNetwork):
         from terrazzo.nn import huggingface_files
 
-        terms = license_of(source)
-        return huggingface_files.start(network, source, classes=classes) + (f" ({terms})" if terms else "")
+        return huggingface_files.start(network, source, classes=classes) + _terms(license_of(source))
     found = _found(source, network)
     if not isinstance(network, SegFormer | Segmenter):
         load_tensors(network, found.tensors, where=found.where)
@@ -74,8 +74,12 @@ def load_pretrained(network: nn.Module, source: str | PathLike[str], *, classes:
     network.load_state_dict(narrowed(network, {**wanted, **given}))
 
     report += [*_normalisation_report(network, found), *found.said]
-    terms = license_of(source, network)
-    return f"{found.where}: loaded the {'; '.join(report)}" + (f" ({terms})" if terms else "")
+    return f"{found.where}: loaded the {'; '.join(report)}" + _terms(license_of(source, network))
+
+
+def _terms(terms: str | None) -> str:
+    """Their licence in brackets; one that denies commercial use has a line of its own, which the caller says."""
+    return f" ({terms})" if terms and read(terms).commercial != "no" else ""
 
 
 def _found(source: str | PathLike[str], network: nn.Module) -> Found:
@@ -250,17 +254,28 @@ def inflate(weight_DCHW: Tensor, channels: int) -> Tensor:
 
 
 def license_of(source: str | PathLike[str], network: nn.Module | None = None) -> str | None:
-    """Return the licence of the weights in `source` as far as it is known: terrazzo.json's, or by name.
+    """Return the licence of the weights in `source`, in their publisher's words, as far as it is known."""
+    return next((one.license for one in origins_of(source, network).weights if one.license is not None), None)
 
-    network: for which "timm" stands for one of timm's models.
+
+def origins_of(source: str | PathLike[str], network: nn.Module | None = None) -> Ledger:
+    """Return what the weights in `source` were made from: what terrazzo.json says there, a name, or a card on the Hub.
+
+    network: for which "timm" stands for one of timm's models. Of the Hub's, what was fetched with the weights is read.
     """
     if network is not None:
         source = _named(source, network)
-    path = Path(source)
+    path, name = Path(source), str(source)
     if (path / OURS).is_file():
-        licenses = read_json(path / OURS).get("licenses")
-        return licenses.get("weights") if isinstance(licenses, Mapping) else None
+        return ledger_of(read_json(path / OURS))
     if path.exists():
-        return None
-    is_nvidia = re.match(r"nvidia/(mit-b\d|segformer-b\d)", str(source))
-    return NVIDIA_LICENSE if is_nvidia else published.license_of_published(str(source))
+        return Ledger((Origin(path.name, license_on_card(path / CARD)),))
+    if name.startswith((published.OPENMMLAB, f"{published.TIMM}/")):
+        return Ledger((Origin(name, published.license_of_published(name)),))
+    before = fetched(name, OURS)
+    known = ledger_of(read_json(before)) if before is not None else Ledger()
+    is_nvidia = re.match(r"nvidia/(mit-b\d|segformer-b\d)", name)
+    terms = NVIDIA_LICENSE if is_nvidia else license_on_card(fetched(name, CARD))
+    if terms is None and before is not None:
+        terms = next((one.license for one in known.weights), None)
+    return Ledger((Origin(name, terms), *known.weights), known.data)
