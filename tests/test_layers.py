@@ -63,6 +63,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "exporting",
         "hub",
         "predicting",
+        "previewing",
         "quickstart",
         "reporting",
         "training",

@@ -4,9 +4,13 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from terrazzo.cli.parsing import Command, Parser, count, recipe_and_overrides, whole_number, whole_numbers
 from terrazzo.errors import UsageError
+
+if TYPE_CHECKING:
+    from terrazzo.data.importers.planning import Wanted
 
 # the keys of data.importers.IMPORTERS, here so that --help imports nothing; a test compares
 FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "voc")
@@ -15,8 +19,12 @@ FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "voc")
 def _import_arguments(parser: Parser) -> None:
     parser.add_argument("format", metavar="FORMAT", help=", ".join(FORMATS))
     parser.add_argument("src", metavar="SRC", help="the data set as it was published; it is only read")
+    parser.add_argument("--out", metavar="DIR", help="the data set's new folder, made whole or not at all")
     parser.add_argument(
-        "--out", metavar="DIR", required=True, help="the data set's new folder, made whole or not at all"
+        "--dry-run",
+        action="store_true",
+        help="import nothing: count images, masks and classes, and draw overlays into DIR-sheet.png, or "
+        "FORMAT-sheet.png here",
     )
     parser.add_argument(
         "--annotations",
@@ -27,26 +35,61 @@ def _import_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--partial", action="store_true", help="take what is there, although the published data set has more"
     )
-    parser.add_argument("--workers", metavar="N", type=count, default=1, help="files at a time; 1 by default")
+    parser.add_argument(
+        "--drop-damaged",
+        action="store_true",
+        help="leave out pairs that cannot be read, differ in size or hold ids not in the table; they are listed",
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=count, default=-1, help="pairs at a time; one per core by default"
+    )
     parser.add_argument(
         "--link", action="store_true", help="hard links instead of copies where the disk allows"
     )
 
 
-def _import(arguments: Namespace) -> None:
-    from terrazzo.data import importers, open_dataset
+def _import(arguments: Namespace) -> int:
+    if arguments.out is None and not arguments.dry_run:
+        raise UsageError(
+            "An import needs a place to go to.", expected="--out DIR, or --dry-run to look first"
+        )
+
     from terrazzo.data.importers.planning import Wanted
+
+    wanted = Wanted(annotations=arguments.annotations, partial=arguments.partial)
+    if arguments.dry_run:
+        return _preview(arguments, wanted)
+
+    from terrazzo.data import importers, open_dataset
 
     folder = importers.run(
         arguments.format,
         arguments.src,
         arguments.out,
-        Wanted(annotations=arguments.annotations, partial=arguments.partial),
+        wanted,
         link=arguments.link,
+        drop_damaged=arguments.drop_damaged,
         workers=arguments.workers,
     )
     print(open_dataset(folder).describe())
     print(f"\nImported: {folder}. Next:\n  terrazzo check {folder}")
+    return 0
+
+
+def _preview(arguments: Namespace, wanted: "Wanted") -> int:
+    from terrazzo.previewing import preview
+    from terrazzo.storage import refuse_existing
+
+    if arguments.out is not None:
+        refuse_existing(arguments.out)
+    sheet = f"{(arguments.out or arguments.format).rstrip('/')}-sheet.png"
+    shown = preview(arguments.format, arguments.src, wanted, sheet=sheet, workers=arguments.workers)
+    print(shown.text())
+    print(
+        "\nNothing was imported. To import it, the same without --dry-run"
+        + " and with --out DIR." * (arguments.out is None)
+    )
+    return 0 if shown.ok else 1
 
 
 def _check_arguments(parser: Parser) -> None:
@@ -145,9 +188,9 @@ def _examination(what: str) -> Iterator[Callable[[int, int], None]]:
 COMMANDS: tuple[Command, ...] = (
     Command(
         "import",
-        "FORMAT SRC --out DIR [--annotations KIND] [--partial] [--workers N] [--link]",
+        "FORMAT SRC --out DIR [--dry-run] [--annotations KIND] [--partial] [--drop-damaged] [--link]",
         "Bring a published data set into one label space, once.",
-        "Raw ids are remapped by the table that is kept in DIR/dataset.json.",
+        "Raw ids are remapped by the table that is kept in DIR/dataset.json. Every file is checked on the way.",
         _import_arguments,
         _import,
     ),

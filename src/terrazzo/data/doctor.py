@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Diagnosis:
         """Return the report for people, in plain characters."""
         lines = [f"{self.source}: {', '.join(self._splits()) or 'no image found'}"]
         if self.counts:
-            lines += ["", *self._table()]
+            lines += ["", *class_table(self.counts, self.ignored)]
         for title, findings in (("Errors", self.errors), ("Warnings", self.warnings)):
             if findings:
                 lines += ["", f"{title}:"]
@@ -99,19 +99,21 @@ class Diagnosis:
             )
             yield f"{f'{split} ' if split else ''}{images:,} image{'s' if images != 1 else ''}{usable}"
 
-    def _table(self) -> list[str]:
-        splits = list(dict.fromkeys(one.split for one in self.counts))
-        names = list(dict.fromkeys(one.name for one in self.counts))
-        cells = {(one.split, one.name): one for one in self.counts}
-        wide = max(len(name) for name in (*names, "(ignored)"))
-        head = "".join(f"  {f'{split} pixels'.strip():>14} {'share':>8} {'images':>7}" for split in splits)
-        lines = [f"  {'class':<{wide}}{head}"]
-        for name in names:
-            row = [cells[split, name] for split in splits]
-            shown = "".join(f"  {one.pixels:>14,} {one.share:>8.2%} {one.images:>7,}" for one in row)
-            lines.append(f"  {name:<{wide}}{shown}")
-        ignored = "".join(f"  {'':>14} {self.ignored[split]:>8.2%} {'':>7}" for split in splits)
-        return [*lines, f"  {'(ignored)':<{wide}}{ignored}".rstrip()]
+
+def class_table(counts: Sequence[ClassCount], ignored: Mapping[str, float]) -> list[str]:
+    """Return lines for people: pixels, share and images of every class, and what is ignored, a column a split."""
+    splits = list(dict.fromkeys(one.split for one in counts))
+    names = list(dict.fromkeys(one.name for one in counts))
+    cells = {(one.split, one.name): one for one in counts}
+    wide = max(len(name) for name in (*names, "(ignored)"))
+    head = "".join(f"  {f'{split} pixels'.strip():>14} {'share':>8} {'images':>7}" for split in splits)
+    lines = [f"  {'class':<{wide}}{head}"]
+    for name in names:
+        row = [cells[split, name] for split in splits]
+        shown = "".join(f"  {one.pixels:>14,} {one.share:>8.2%} {one.images:>7,}" for one in row)
+        lines.append(f"  {name:<{wide}}{shown}")
+    last = "".join(f"  {'':>14} {ignored[split]:>8.2%} {'':>7}" for split in splits)
+    return [*lines, f"  {'(ignored)':<{wide}}{last}".rstrip()]
 
 
 def check(

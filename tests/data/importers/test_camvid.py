@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from camvid_tree import NAMES, write_camvid
 from terrazzo.data import importers, open_dataset
 from terrazzo.data.importers import camvid as camvid_importer
 from terrazzo.errors import (
@@ -18,24 +19,10 @@ from terrazzo.errors import (
     UnknownNameError,
 )
 
-RNG = np.random.default_rng(6)
-NAMES = {"train": ["0001TP_006690", "0006R0_f00930", "0016E5_00390"], "val": ["0016E5_07959"]}
-
 
 @pytest.fixture
 def raw(tmp_path: Path) -> Path:
-    """A small download: the tutorial's layout, every id from 0 to 11 in every mask."""
-    root = tmp_path / "raw"
-    for split, names in NAMES.items():
-        (root / split).mkdir(parents=True)
-        (root / f"{split}annot").mkdir()
-        for name in names:
-            Image.fromarray(RNG.integers(0, 256, (6, 8, 3), dtype=np.uint8)).save(
-                root / split / f"{name}.png"
-            )
-            ids = RNG.permutation(np.arange(48) % 12).reshape(6, 8).astype(np.uint8)
-            Image.fromarray(ids).save(root / f"{split}annot" / f"{name}.png")
-    return root
+    return write_camvid(tmp_path / "raw")
 
 
 @pytest.mark.parametrize("link", [False, True])

@@ -2,19 +2,23 @@
 
 A page has a function `plan`, which pairs images with masks, or lists every missing path, and says what the masks mean;
 ANNOTATIONS, the kinds of masks one may choose from; and WORDS, the other fields of `Wanted` that it reads. It writes
-nothing: one place, `copying`, carries a plan out. `downloads` reads folders and zips.
+nothing: `copying` carries a plan out, for all of them alike; `surveying` counts what is in it instead. `checking` is
+how both look at a pair, `downloads` reads folders and zips.
 To add one: the page, a line in IMPORTERS and one in cli/datasets.FORMATS, its test, a line of docs.
 """
 
+import sys
 from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
 from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, voc
+from terrazzo.data.importers.checking import listed
 from terrazzo.data.importers.copying import carry_out
 from terrazzo.data.importers.planning import Plan, Wanted
 from terrazzo.errors import UsageError, unknown_name
+from terrazzo.storage import refuse_existing
 
 
 class Importer(Protocol):
@@ -48,27 +52,11 @@ IMPORTERS: dict[str, Importer] = {
 }
 
 
-def run(
-    name: str,
-    src: Path | str,
-    out: Path | str,
-    wanted: Wanted | None = None,
-    *,
-    link: bool = False,
-    workers: int = 1,
-) -> Path:
-    """Import `src`, data in the format `name`, into the new folder `out`, whole or not at all; returns `out`.
+def plan(name: str, src: Path | str, wanted: Wanted, stack: ExitStack) -> Plan:
+    """Return what the page of the format `name` finds at `src`; nothing is written. Zips stay open with `stack`.
 
-    The data set at `src` is only read. wanted: what to take of it, and how to read it; the usual when None. link: hard
-    links instead of copies where the disk allows. workers: files at a time. An unknown name gets its nearest.
+    An unknown name gets its nearest; a word of `wanted` that the page does not know is a UsageError.
     """
-    with ExitStack() as stack:
-        plan = _plan(name, Path(src), wanted or Wanted(), stack)
-        return carry_out(plan, Path(out), link=link, workers=workers)
-
-
-def _plan(name: str, src: Path, wanted: Wanted, stack: ExitStack) -> Plan:
-    """Ask the page; words that it does not know are refused."""
     if name not in IMPORTERS:
         raise unknown_name("format", name, IMPORTERS, command="terrazzo import --help")
     page = IMPORTERS[name]
@@ -88,4 +76,33 @@ def _plan(name: str, src: Path, wanted: Wanted, stack: ExitStack) -> Plan:
             found=", ".join("--" + word.replace("_", "-") for word in strange),
             expected=", ".join("--" + word.replace("_", "-") for word in known),
         )
-    return page.plan(src, wanted, stack)
+    return page.plan(Path(src), wanted, stack)
+
+
+def run(
+    name: str,
+    src: Path | str,
+    out: Path | str,
+    wanted: Wanted | None = None,
+    *,
+    link: bool = False,
+    drop_damaged: bool = False,
+    workers: int = -1,
+) -> Path:
+    """Import `src`, data in the format `name`, into the new folder `out`, whole or not at all; returns `out`.
+
+    The data set at `src` is only read; every image and mask is decoded on the way, and damaged ones are a DataError
+    that lists them all. wanted: what to take, and how to read it; the usual when None. link: hard links instead of
+    copies where the disk allows. drop_damaged: damaged pairs are left out, said, and named in dataset.json. workers:
+    pairs at a time; -1 is one per core. What somebody should hear is said on standard error.
+    """
+    refuse_existing(out)
+    with ExitStack() as stack:
+        planned = plan(name, src, wanted or Wanted(), stack)
+        for note in planned.notes:
+            print(note, file=sys.stderr)
+        damaged = carry_out(planned, Path(out), link=link, drop_damaged=drop_damaged, workers=workers)
+    if damaged:
+        lines = "\n  ".join(listed(damaged))
+        print(f"Left out, as asked, and named in dataset.json:\n  {lines}", file=sys.stderr)
+    return Path(out)

@@ -1,60 +1,98 @@
 """A plan carried out: our folder, written whole or not at all.
 
 Files are copied byte for byte, never decoded and written again; the raw data set is only read. What a publisher does
-not ship as a file, such as a mask that is still polygons, comes from the piece that knows how.
+not ship as a file, such as a mask that is still polygons, comes from the piece that knows how. Every pair is looked at
+on the way (`checking`); where one is damaged there is no folder, and the error lists all of them.
 """
 
 import errno
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
-from terrazzo.data.description import write_description
-from terrazzo.data.importers.downloads import read
-from terrazzo.data.importers.planning import Piece, Plan
+from terrazzo.classes import Remap
+from terrazzo.data.description import Description, write_description
+from terrazzo.data.importers.checking import open_pair, reason, refusal, table_of
+from terrazzo.data.importers.planning import Pair, Piece, Plan
+from terrazzo.errors import DataError
 from terrazzo.progress import track
 from terrazzo.storage import refuse_existing, replace_folder
 
+T = TypeVar("T")
+R = TypeVar("R")
+AHEAD = 4  # pairs that wait, for each thread
 
-def carry_out(plan: Plan, out: Path, *, link: bool = False, workers: int = 1) -> Path:
-    """Write images, masks and dataset.json to a new folder `out` and return it; whole or not at all.
+
+def carry_out(
+    plan: Plan, out: Path, *, link: bool = False, drop_damaged: bool = False, workers: int = -1
+) -> dict[str, DataError]:
+    """Write images, masks and dataset.json to a new folder `out`, whole or not at all; returns what was left out.
 
     link: hard links instead of copies; where the disk cannot (another disk), files are copied; pieces are written in
-    any case. workers: files at once, in threads: what takes long (disks, unpacking, packing a PNG) lets others run.
+    any case. drop_damaged: damaged pairs are left out, and named in dataset.json under "extra"; otherwise a DataError
+    lists them. workers: pairs at a time, in threads; -1 is one per core. Each holds one pair in memory.
     """
     refuse_existing(out)
+    pairs = [(split, pair) for split, members in plan.pairs.items() for pair in members]
+    damaged: dict[str, DataError] = {}
     with replace_folder(out) as beside:
-        jobs: list[tuple[Path | Piece, Path]] = []
-        for split, members in plan.pairs.items():
-            for pair in members:
-                jobs.append((pair.image, _target(beside / split / "images", pair.name, pair.image)))
-                if pair.mask is not None:
-                    jobs.append((pair.mask, _target(beside / split / "masks", pair.name, pair.mask)))
-        for folder in {target.parent for _, target in jobs}:
-            folder.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(max(1, workers)) as pool:
-            written = [pool.submit(_write, source, target, link=link) for source, target in jobs]
-            try:
-                for future in track(written, total=len(jobs), what="copy"):
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # what has not begun is not begun any more
-                raise
-        splits = {split: split for split in plan.pairs}
-        write_description(beside, replace(plan.description, splits=splits))
-    return out
+        bring = partial(_bring, folder=beside, remap=table_of(plan.description), link=link)
+        brought = in_threads(bring, pairs, workers=workers)
+        for (split, pair), error in track(brought, total=len(pairs), what="import"):
+            if error is not None:
+                damaged[f"{split}/{pair.name}"] = error
+        if damaged and (not drop_damaged or len(damaged) == len(pairs)):
+            raise refusal(damaged, len(pairs))
+        write_description(beside, _described(plan, damaged))
+    return damaged
 
 
-def _target(folder: Path, name: str, source: Path | Piece) -> Path:
-    return folder / f"{name}{source.suffix.lower()}"
+def in_threads(function: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, R]]:
+    """Yield each item with what `function` makes of it, in order, `workers` at a time; -1 is one per core.
+
+    Only a few are under way: what follows is not begun before somebody asks, and never where one raised.
+    """
+    count = workers if workers > 0 else os.cpu_count() or 1
+    waiting: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(count) as pool:
+        try:
+            for item in items:
+                waiting.append((item, pool.submit(function, item)))
+                if len(waiting) > count * AHEAD:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _write(source: Path | Piece, target: Path, *, link: bool) -> None:
+def _bring(member: tuple[str, Pair], *, folder: Path, remap: Remap, link: bool) -> DataError | None:
+    """Write one pair; returns what is wrong with it, and then wrote nothing."""
+    split, pair = member
+    try:
+        contents = open_pair(pair, remap)
+    except DataError as error:
+        return error
+    _write(pair.image, contents.image, folder / split / "images", pair.name, link=link)
+    if pair.mask is not None and contents.mask is not None:
+        _write(pair.mask, contents.mask, folder / split / "masks", pair.name, link=link)
+    return None
+
+
+def _write(source: Path | Piece, content: bytes, folder: Path, name: str, *, link: bool) -> None:
+    target = folder / f"{name}{source.suffix.lower()}"
+    target.parent.mkdir(parents=True, exist_ok=True)
     if link and isinstance(source, Path) and _linked(source, target):
         return
-    content = read(source)
     with open(target, "wb") as file:
         file.write(content)
     if isinstance(source, Path):
@@ -69,3 +107,16 @@ def _linked(source: Path, target: Path) -> bool:
             raise
         return False
     return True
+
+
+def _described(plan: Plan, damaged: dict[str, DataError]) -> Description:
+    """dataset.json, with the splits that have images, and with what was left out of them."""
+    splits = {
+        split: split
+        for split, members in plan.pairs.items()
+        if any(f"{split}/{pair.name}" not in damaged for pair in members)
+    }
+    extra = dict(plan.description.extra)
+    if damaged:
+        extra["left_out"] = {name: reason(error) for name, error in sorted(damaged.items())}
+    return replace(plan.description, splits=splits, extra=extra)
