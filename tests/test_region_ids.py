@@ -127,7 +127,8 @@ def test_numbers_of_any_signed_type_are_looked_up_or_refused() -> None:
         ([{"id": 1, "category_id": "1"}], "region 1 with category '1'"),
         ([{"id": 1, "category_id": -1}], "region 1 with category -1"),
         (annotations({1: 2}) + annotations({1: 3}), "two categories, 2 and 3"),
-        (["road"], "id 'road'"),
+        (["road"], "'road', which is no annotation"),
+        ([7], "7, which is no annotation"),
     ],
 )
 def test_annotations_that_cannot_be_are_told(wrong: list[object], words: str) -> None:

@@ -26,6 +26,7 @@ from ade20k_tree import write_benchmark, write_full
 from bdd100k_tree import write_bdd100k
 from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
 from coco_tree import write_instances, write_panoptic, write_stuff
+from segments_tree import write_segments
 from terrazzo import recipe as recipes
 from terrazzo import training
 from terrazzo.cli import main
@@ -241,6 +242,8 @@ def prepare(page: str, desk: Path) -> None:
         write_instances(desk / "coco-download")
         write_panoptic(desk / "coco-panoptic-download")
         write_stuff(desk / "coco-stuff-download")
+    if page == "segments.md":
+        write_segments(desk / "crossings")
     if page == "pascal-voc.md":
         write_sbd(write_voc(desk / "voc-download"))
 

@@ -126,7 +126,7 @@ def unnamed_regions(region_ids: NDArray[Any], named: Iterable[int]) -> dict[int,
     return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
 
-def categories_of(annotations: Iterable[Mapping[str, Any]] | None, *, where: str) -> dict[int, int]:
+def categories_of(annotations: Iterable[Any] | None, *, where: str) -> dict[int, int]:
     """Return {region id: category id} of a list of annotations; DatasetFormatError with everything wrong in it.
 
     A region without a category (null) is as good as not named, and left out.
@@ -134,9 +134,10 @@ def categories_of(annotations: Iterable[Mapping[str, Any]] | None, *, where: str
     found: dict[int, int] = {}
     problems: list[str] = []
     for one in annotations or ():
-        region, category = (
-            (one.get("id"), one.get("category_id")) if isinstance(one, Mapping) else (one, None)
-        )
+        if not isinstance(one, Mapping):
+            problems.append(f"{one!r:.40}, which is no annotation")
+            continue
+        region, category = one.get("id"), one.get("category_id")
         if type(region) is not int or not 0 < region <= MAX_REGION:
             problems.append(f"an annotation with id {region!r:.40}, not 1-{MAX_REGION:,}")
         elif category is not None and (type(category) is not int or not 0 <= category <= MAX_CATEGORY):

@@ -6,14 +6,22 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from terrazzo.cli.parsing import Command, Parser, count, recipe_and_overrides, whole_number, whole_numbers
+from terrazzo.cli.parsing import (
+    Command,
+    Parser,
+    count,
+    recipe_and_overrides,
+    whole_number,
+    whole_numbers,
+    words,
+)
 from terrazzo.errors import UsageError
 
 if TYPE_CHECKING:
     from terrazzo.data.importers.planning import Wanted
 
 # the keys of data.importers.IMPORTERS, here so that --help imports nothing; a test compares
-FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "voc")
+FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "segments", "voc")
 
 
 def _import_arguments(parser: Parser) -> None:
@@ -46,6 +54,25 @@ def _import_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--link", action="store_true", help="hard links instead of copies where the disk allows"
     )
+    parser.add_argument(
+        "--status",
+        metavar="A,B,…",
+        type=words,
+        default=(),
+        help="segments: which label statuses, or all; LABELED,REVIEWED,VERIFIED by default",
+    )
+    parser.add_argument(
+        "--labelset", metavar="NAME", help="segments: which labelset; ground-truth by default"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="segments: fetch the files that the release names by address"
+    )
+    parser.add_argument(
+        "--columns",
+        metavar="SET",
+        help="segments: a saved Hugging Face data set instead of a folder; `segments` has its columns as "
+        "release2dataset gave them, `semantic` has pixel_values and label",
+    )
 
 
 def _import(arguments: Namespace) -> int:
@@ -56,7 +83,7 @@ def _import(arguments: Namespace) -> int:
 
     from terrazzo.data.importers.planning import Wanted
 
-    wanted = Wanted(annotations=arguments.annotations, partial=arguments.partial)
+    wanted = Wanted(**{one.name: getattr(arguments, one.name) for one in fields(Wanted)})
     if arguments.dry_run:
         return _preview(arguments, wanted)
 
@@ -71,6 +98,9 @@ def _import(arguments: Namespace) -> int:
         drop_damaged=arguments.drop_damaged,
         workers=arguments.workers,
     )
+    if arguments.columns == "segments":  # region ids, which no training reads
+        print(f"Imported: {folder}. It opens with:\n  datasets.load_from_disk({str(folder)!r})")
+        return 0
     print(open_dataset(folder).describe())
     print(f"\nImported: {folder}. Next:\n  terrazzo check {folder}")
     return 0

@@ -129,6 +129,11 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(whole_number(part.strip()) for part in text.split(","))
 
 
+def words(text: str) -> tuple[str, ...]:
+    """Read "A,B" as its parts, without the empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def find_command(name: str, commands: Sequence[Command]) -> Command:
     """Return the command called `name`; raises UnknownNameError with the nearest."""
     by_name = {command.name: command for command in commands}

@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
-from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, voc
+from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, segments, voc
 from terrazzo.data.importers.checking import listed
 from terrazzo.data.importers.copying import carry_out
 from terrazzo.data.importers.planning import Plan, Wanted
@@ -48,6 +48,7 @@ IMPORTERS: dict[str, Importer] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
     "coco": coco,
+    "segments": segments,
     "voc": voc,
 }
 
@@ -102,7 +103,10 @@ def run(
         for note in planned.notes:
             print(note, file=sys.stderr)
         damaged = carry_out(planned, Path(out), link=link, drop_damaged=drop_damaged, workers=workers)
+        for note in planned.seen():
+            print(note, file=sys.stderr)
     if damaged:
         lines = "\n  ".join(listed(damaged))
-        print(f"Left out, as asked, and named in dataset.json:\n  {lines}", file=sys.stderr)
+        where = ", and named in dataset.json" if planned.write is None else ""
+        print(f"Left out, as asked{where}:\n  {lines}", file=sys.stderr)
     return Path(out)

@@ -42,13 +42,16 @@ def carry_out(
     pairs = [(split, pair) for split, members in plan.pairs.items() for pair in members]
     damaged: dict[str, DataError] = {}
     with replace_folder(out) as beside:
+        if plan.write is not None:
+            damaged = plan.write(beside, workers)
+            _refuse(damaged, len(pairs), drop_damaged=drop_damaged)
+            return damaged
         bring = partial(_bring, folder=beside, remap=table_of(plan.description), link=link)
         brought = in_threads(bring, pairs, workers=workers)
         for (split, pair), error in track(brought, total=len(pairs), what="import"):
             if error is not None:
                 damaged[f"{split}/{pair.name}"] = error
-        if damaged and (not drop_damaged or len(damaged) == len(pairs)):
-            raise refusal(damaged, len(pairs))
+        _refuse(damaged, len(pairs), drop_damaged=drop_damaged)
         write_description(beside, _described(plan, damaged))
     return damaged
 
@@ -73,6 +76,11 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], *, workers: int) 
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _refuse(damaged: dict[str, DataError], total: int, *, drop_damaged: bool) -> None:
+    if damaged and (not drop_damaged or len(damaged) == total):
+        raise refusal(damaged, total)
 
 
 def _bring(member: tuple[str, Pair], *, folder: Path, remap: Remap, link: bool) -> DataError | None:

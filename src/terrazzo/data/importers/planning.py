@@ -5,13 +5,13 @@ What importers share in making one stands here too: two folders paired by name, 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from terrazzo.data.description import Description
-from terrazzo.errors import DatasetFormatError, MissingPathError
+from terrazzo.errors import DataError, DatasetFormatError, MissingPathError
 from terrazzo.images import IMAGE_SUFFIXES
 
 SHOWN = 20  # how many missing paths an error lists
@@ -51,6 +51,14 @@ class Wanted:
     """Which masks, where a data set has several kinds; None: the usual ones, which a page is told by name."""
     partial: bool = False
     """Take what is there although the published data set has more; a page that does not count lets nothing pass."""
+    labelset: str | None = None
+    """Which of the sets of labels that a release holds; None: its usual one."""
+    status: tuple[str, ...] = ()
+    """Which label statuses, in any case, or ("all",); (): those of labels that somebody finished."""
+    download: bool = False
+    """Fetch what lies at http and https addresses; nothing is fetched without it."""
+    columns: str | None = None
+    """Make a saved table of Hugging Face `datasets` with these columns, instead of a folder of ours."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,11 @@ class Plan:
     """dataset.json, but for "splits", which are those of the pairs."""
     notes: tuple[str, ...] = ()
     """Sentences: what was left out, or read in one of several ways."""
+    seen: Callable[[], tuple[str, ...]] = tuple
+    """More such sentences, known when the files were read."""
+    write: Callable[[Path, int], dict[str, DataError]] | None = None
+    """Writes another form than our folder into an empty folder, this many pairs at a time; returns what is wrong with
+    those that were left out, by name."""
 
 
 def pair_by_name(

@@ -83,7 +83,7 @@ def survey(plan: Plan, *, workers: int = -1) -> Survey:
         counts=_class_counts(classes, pixels, shows),
         ignored={s: float(n[-1]) / max(int(n.sum()), 1) for s, n in pixels.items() if read[s]},
         damaged=damaged,
-        notes=(*plan.notes, *notes),
+        notes=(*plan.notes, *plan.seen(), *notes),
         shows=tuple(shows),
     )
 
