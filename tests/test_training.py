@@ -470,15 +470,23 @@ def test_early_stopping_ends_after_patience(boxes: Path, tmp_path: Path) -> None
     assert [entry["step"] for entry in run.history("eval")] == [2, 4, 6]
 
 
-def test_a_frozen_backbone_keeps_its_weights_and_a_run_can_start_another(boxes: Path, tmp_path: Path) -> None:
-    other = train(boxes, tmp_path / "other", "train.steps=2", "optim.warmup_steps=0")
+def test_a_frozen_backbone_keeps_its_weights_and_a_run_can_start_another(
+    boxes: Path, boxes_of_my_own: Path, tmp_path: Path
+) -> None:
+    about = json.loads((boxes_of_my_own / "dataset.json").read_text())
+    terms = {"name": "sealed", "license": "CC-BY-NC-4.0"}
+    (boxes_of_my_own / "dataset.json").write_text(json.dumps(about | terms))
+    other = train(boxes_of_my_own, tmp_path / "other", "train.steps=2", "optim.warmup_steps=0")
     run = train(boxes, tmp_path / "run", "train.steps=4", f"model.init={other.path}", "model.freeze=backbone")
     licenses = run.data["licenses"]
-    assert (licenses["weights"], licenses["data"], licenses["commercial"]) == (
-        None,
-        None,
-        "unknown",
-    )  # from scratch
+    assert (licenses["weights"], licenses["data"], licenses["commercial"]) == (None, None, "no")
+    assert [one["name"] for one in licenses["from"]["data"]] == ["boxes", "sealed"]
+    notice = "not for commercial use: it was trained on sealed (CC-BY-NC-4.0)"
+    for one in (other, run):
+        assert [entry["text"] for entry in one.history("note")] == [notice]
+    saved = json.loads((run.best_folder() / "terrazzo.json").read_text())
+    assert saved["licenses"] == licenses
+    assert str(tmp_path) not in json.dumps(saved)  # though it starts from a run there
     before, after = weights_of(other, 2), weights_of(run, 4)
     encoder = [name for name in before if name.startswith("segformer.")]
     assert_same({name: before[name] for name in encoder}, {name: after[name] for name in encoder})

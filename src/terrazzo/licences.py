@@ -143,6 +143,12 @@ class Ledger:
         """ "no" where any part denies it, "unknown" where any part is not known, else "yes"."""
         return least(one.licence.commercial for one in (*self.weights, *self.data))
 
+    @property
+    def of_weights(self) -> str | None:
+        """The licence that weights trained from these inherit: one that denies something, else the nearest stated."""
+        stated = [one.license for one in self.weights if one.license is not None]
+        return next((words for words in stated if read(words).commercial == "no"), next(iter(stated), None))
+
     def after(self, name: str, license: str | None) -> "Ledger":
         """Return the ledger of what is trained from this on the data set `name`."""
         mine = Origin(name, license)
@@ -159,7 +165,7 @@ class Ledger:
         """Return the "licenses" of terrazzo.json: the words for each kind, and under "from" every part."""
         return {
             "code": self.code,
-            "weights": next((one.license for one in self.weights), None),
+            "weights": self.of_weights,
             "data": next((one.license for one in self.data), None),
             "commercial": self.commercial,
             "from": {

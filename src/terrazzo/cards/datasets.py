@@ -3,6 +3,8 @@
 Pixels are counted over every mask, once: the counts are kept in the user's cache folder.
 """
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.cards import licensing
+from terrazzo.cards.pictures import LEGEND, SHEET
 from terrazzo.cards.text import counted, front_matter, line, linked, percent, shown, swatch, table
 from terrazzo.data import Dataset
 from terrazzo.data.counts import image_class_pixels
@@ -34,12 +37,15 @@ def data_card(
     pictures: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     data_files: Mapping[str, str] | None = None,
+    is_cleaned: bool = False,
     quiet: bool = True,
 ) -> str:
     """Return the README.md of a data set that is to be shared as `repo_id`, "user/name".
 
     license: what whoever shares it says; by default what the data set says. pictures: what `cards.pictures` returned.
-    columns: name -> type, and data_files: split -> pattern, of what is shared; image and label in parquet by default.
+    columns: name -> type, and data_files: split on the Hub -> pattern, of what is shared; by default image and label in
+    parquet, a split called by `hub_word`. is_cleaned: what images say beside their pixels was taken out, so the bytes
+    that are shared are not those of the fingerprint.
     """
     counts = {
         name: image_class_pixels(
@@ -53,7 +59,8 @@ def data_card(
         if split.has_masks
     }
     columns = COLUMNS if columns is None else columns
-    files = {name: FILES.format(name) for name in dataset.splits} if data_files is None else data_files
+    words = [hub_word(name) for name in dataset.splits]
+    files = {word: FILES.format(word) for word in words} if data_files is None else data_files
     stated = license if license is not None else dataset.license
     values = _metadata(dataset, stated, columns, files)
     parts = [
@@ -62,7 +69,7 @@ def data_card(
         _classes(dataset, counts),
         _ids(dataset),
         _use(repo_id, columns, dataset),
-        _origin(dataset, stated),
+        _origin(dataset, stated, is_cleaned=is_cleaned),
     ]
     return front_matter(values) + "\n" + "\n\n".join(parts) + "\n"
 
@@ -73,7 +80,9 @@ def _metadata(
     total = sum(len(split) for split in dataset.splits.values())
     info = {
         "features": [{"name": name, "dtype": kind} for name, kind in columns.items()],
-        "splits": [{"name": name, "num_examples": len(split)} for name, split in dataset.splits.items()],
+        "splits": [
+            {"name": hub_word(name), "num_examples": len(split)} for name, split in dataset.splits.items()
+        ],
     }
     return {
         "pretty_name": dataset.name,
@@ -100,9 +109,16 @@ def _head(dataset: Dataset, repo_id: str, pictures: Sequence[str]) -> str:
         f"{counted(total, 'image')} ({kind}, {dataset.dtype}) for semantic segmentation, with masks of "
         f"{counted(len(dataset.classes), 'class', 'es')}. Shared as `{line(repo_id)}`.",
     ]
-    for name in pictures:
-        what = "Classes and their colours" if name.endswith("classes.png") else "Images under their masks"
-        text.append(f"![{what}]({name})")
+    for number, (name, split) in enumerate(dataset.splits.items()):
+        if (file := SHEET.format(number)) in pictures:
+            text.append(f"![Some images{' under their masks' if split.has_masks else ''}]({file})")
+            text.append(
+                f"Images of the split {shown(name)}{', under their masks' if split.has_masks else ''}."
+            )
+    if LEGEND in pictures:
+        text.append(f"![The classes and their colours]({LEGEND})")
+    elif read(dataset.license).redistribution == "no":
+        text.append("No images are shown: the licence of the data does not allow passing them on.")
     return "\n\n".join(text)
 
 
@@ -143,7 +159,8 @@ def _classes(dataset: Dataset, counts: Mapping[str, NDArray[np.int64]]) -> str:
 
 def _ids(dataset: Dataset) -> str:
     if dataset.remap.is_identity:
-        return "## Ids\n\nThe masks hold class ids: 0 to the number of classes minus one, and ignore."
+        last, ignore = len(dataset.classes) - 1, dataset.classes.ignore
+        return f"## Ids\n\nThe masks hold class ids, 0 to {last}, and {ignore}, which is ignore."
     names = dataset.classes.names
     rows = []
     for raw, class_id in sorted(dataset.remap.to_class.items()):
@@ -152,17 +169,16 @@ def _ids(dataset: Dataset) -> str:
         rows.append((str(raw), shown(published) if published else "", becomes))
     text = [
         "## Ids",
-        "The data set was published with other ids than its classes have here. This is the table between them:",
+        "The masks hold raw ids. terrazzo makes class ids of them by this table, which stands in `dataset.json`; "
+        "whoever reads the masks by other means has to do the same.",
         table(("raw id", "published as", "class id"), rows, right=(0,)),
     ]
     return "\n\n".join(text)
 
 
 def _use(repo_id: str, columns: Mapping[str, str], dataset: Dataset) -> str:
-    import json
-
     repo = json.dumps(repo_id)
-    first = json.dumps(next(iter(dataset.splits)))
+    first = next(iter(dataset.splits))
     mask = "label" if "label" in columns else next(iter(columns))
     return "\n\n".join(
         [
@@ -171,20 +187,20 @@ def _use(repo_id: str, columns: Mapping[str, str], dataset: Dataset) -> str:
 import terrazzo as tz
 
 data = tz.open_dataset({repo})
-sample = data[{first}][0]
+sample = data[{_quoted(first)}][0]
 sample.image, sample.mask                  # (height, width, channels); (height, width) class ids, or None
 ```""",
             f"""```python
 from datasets import load_dataset
 
-row = load_dataset({repo}, split={first})[0]
-row["image"], row[{json.dumps(mask)}]      # PIL images
+row = load_dataset({repo}, split={_quoted(hub_word(first))})[0]
+row["image"], row[{_quoted(mask)}]                # PIL images; masks hold the ids of the table above
 ```""",
         ]
     )
 
 
-def _origin(dataset: Dataset, stated: str | None) -> str:
+def _origin(dataset: Dataset, stated: str | None, *, is_cleaned: bool) -> str:
     known = read(stated)
     source = dataset.source if dataset.source is not None and public(dataset.source) else None
     rows = [
@@ -193,9 +209,21 @@ def _origin(dataset: Dataset, stated: str | None) -> str:
         ("commercial use", licensing.WORDS[known.commercial]),
         ("fingerprint", f"`{dataset.fingerprint}`"),
     ]
+    if is_cleaned:
+        rows[-1] = ("fingerprint before what images say beside their pixels was taken out", rows[-1][1])
     if known.link:
         rows.insert(2, ("the licence itself", linked(known.link)))
-    return "\n\n".join(["## Where it comes from", table(("", ""), rows)])
+    return "\n\n".join(["## Where it comes from", table(("what", "here"), rows)])
+
+
+def hub_word(split: str) -> str:
+    """Return what a split is called on the Hub: one word."""
+    return re.sub(r"\W+", "_", split).strip("_") or "train"
+
+
+def _quoted(words: str) -> str:
+    """A name inside a fence of code."""
+    return json.dumps(line(words).replace("`", "'"))
 
 
 def _share(pixels: int, total: int) -> str:

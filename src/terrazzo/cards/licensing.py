@@ -11,7 +11,7 @@ WORDS = {"yes": "allowed", "no": "not allowed", "unknown": "not known"}
 
 def of_weights(ledger: Ledger, chosen: str | None) -> Licence:
     """Return the licence that the card gives to the weights: what was chosen, else what they come from."""
-    return read(chosen if chosen is not None else next((one.license for one in ledger.weights), None))
+    return read(chosen if chosen is not None else ledger.of_weights)
 
 
 def metadata(licence: Licence) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def section(ledger: Ledger, chosen: str | None) -> str:
         (kind, shown(name), _stated(words, known), WORDS[known.commercial])
         for kind, name, words, known in rows
     ]
-    text = ["## Licences", table(("", "which", "licence, as stated", "commercial use"), cells)]
+    text = ["## Licences", table(("what", "which", "licence, as stated", "commercial use"), cells)]
     text += [f"**{shown(notice[0].upper() + notice[1:])}.**" for notice in ledger.notices()]
     if chosen is not None:
         text.append(f"Whoever shared it states for these weights: {_stated(chosen, read(chosen))}.")

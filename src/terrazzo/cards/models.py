@@ -193,6 +193,8 @@ def _head(model: _Model) -> str:
     if PREDICTIONS in model.pictures:
         text.append(f"![Images, their masks and the model's predictions]({PREDICTIONS})")
         text.append("Images of the validation: image | truth | prediction.")
+    elif any(one.licence.redistribution == "no" for one in model.ledger.data):
+        text.append("No images are shown: the licence of the data does not allow passing them on.")
     return "\n\n".join(text)
 
 
@@ -299,7 +301,7 @@ def _training(model: _Model) -> str:
     ]
     if made:
         rows.append(("split", shown(_how_split(made))))
-    text = ["## How it was trained", table(("", ""), rows)]
+    text = ["## How it was trained", table(("what", "here"), rows)]
     if changed is None:
         text.append("The recipe is not one of terrazzo's own; every field of it is in `terrazzo.json`.")
     elif changed:

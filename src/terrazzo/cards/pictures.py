@@ -18,6 +18,8 @@ from terrazzo.storage import read_json
 
 FOLDER = "pictures"
 PREDICTIONS = f"{FOLDER}/predictions.png"  # image | truth | prediction
+SHEET = f"{FOLDER}/split-{{}}.png"  # of the n-th split, whose own name may be anything
+LEGEND = f"{FOLDER}/classes.png"
 EXAMPLE = "example-{}.jpg"  # images of the validation, for a widget
 SHOWN = 6  # samples of a split on its sheet
 CELL = 480  # pixels: what each of them is shrunk to
@@ -73,10 +75,10 @@ def _sheets(dataset: Dataset, out: Path) -> tuple[str, ...]:
                 else rendering.overlay(sample.image, sample.mask, dataset.classes)
             )
         sheet = rendering.contact_sheet(drawn, columns=min(3, len(drawn)), cell=CELL)
-        name = f"{FOLDER}/split-{number}.png"  # the split's own name may be anything
+        name = SHEET.format(number)
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         write_image(out / name, np.asarray(sheet.convert("RGB")))
         names.append(name)
     legend = rendering.legend(dataset.classes, height=600)
-    write_image(out / FOLDER / "classes.png", np.asarray(legend.convert("RGB")))
-    return (*names, f"{FOLDER}/classes.png")
+    write_image(out / LEGEND, np.asarray(legend.convert("RGB")))
+    return (*names, LEGEND)
