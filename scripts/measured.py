@@ -86,6 +86,20 @@ def pspnet(result: dict[str, Any]) -> Iterator[Row]:
     yield what, f"{result['terrazzo_ms']:,.0f} ms", beside, _threads(result["threads"], result["device"])
 
 
+def predict_folder(result: dict[str, Any]) -> Iterator[Row]:
+    """Files in, files out."""
+    theirs = result["pipeline_images_per_second"]
+    for precision, one in result["results"].items():
+        what = f"A folder of {result['images']} CamVid images to masks, SegFormer-B0 at 512x512, {precision}"
+        beside = f"{theirs:.1f} images/s: transformers.pipeline, f32 ({one['ratio']:.1f}x)"
+        yield (
+            what,
+            f"{one['images_per_second']:.1f} images/s",
+            beside,
+            _threads(result["threads"], result["device"]),
+        )
+
+
 def checkpoint(result: dict[str, Any]) -> Iterator[Row]:
     """What saving costs."""
     what = f"Saving a checkpoint of {result['recipe']}, every {result['interval']:,} steps"
@@ -116,6 +130,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "quality": quality,
     "step": step,
     "pspnet": pspnet,
+    "predict_folder": predict_folder,
     "metrics": metrics,
     "checkpoint": checkpoint,
     "kills": kills,
