@@ -362,7 +362,7 @@ def test_check_names_the_command_that_mends_and_it_does(terrazzo: Terrazzo, boxe
     code, out, err = terrazzo("check", boxes_of_my_own)
     assert (code, err) == (1, "")
     assert "1 image has no mask." in out
-    [command] = [line.strip() for line in out.splitlines() if line.strip().startswith("terrazzo fix ")]
+    command = next(line.strip() for line in out.splitlines() if line.strip().startswith("terrazzo fix "))
     code, out, _ = terrazzo(*shlex.split(command)[1:])
     assert code == 0
     assert "left out" in out

@@ -15,6 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "terrazzo"
 
 STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
     "values": {
+        "balance",
         "classes",
         "decoding",
         "errors",

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from terrazzo.cli import COMMANDS
+from terrazzo.cli.parsing import find_command
 from terrazzo.data import open_dataset
+from terrazzo.data.alignment import upright
 from terrazzo.data.doctor import Diagnosis, Finding, check
-from terrazzo.data.repair import Remedies, Repair, fix, upright
+from terrazzo.data.repair import Remedies, Repair, fix
 from terrazzo.errors import (
     DatasetFormatError,
     ExistingOutputError,
@@ -34,10 +37,10 @@ def photo(seed: int, hw: tuple[int, int] = HW) -> np.ndarray:
 
 
 def ids(seed: int, hw: tuple[int, int] = HW, count: int = 3) -> np.ndarray:
-    """A mask with every class 0 … count-1."""
-    mask = np.random.default_rng(100 + seed).integers(0, count, hw).astype(np.uint8)
-    mask.flat[:count] = np.arange(count)
-    return mask
+    """A mask of 4 x 4 blocks with every class 0 … count-1."""
+    coarse = np.random.default_rng(100 + seed).integers(0, count, (-(-hw[0] // 4), -(-hw[1] // 4)))
+    coarse.flat[:count] = np.arange(count)
+    return np.kron(coarse, np.ones((4, 4), int))[: hw[0], : hw[1]].astype(np.uint8)
 
 
 class Folder:
@@ -86,16 +89,12 @@ def of_kind(diagnosis: Diagnosis, kind: str) -> Finding:
 
 
 def run(command: str | None, out: Path) -> Repair:
-    """Do what a `terrazzo fix` line says: flags are the fields of Remedies with dashes."""
+    """Do what a `terrazzo fix` line says, read by the command line itself; only the copy's place is another."""
     assert command is not None
     words = shlex.split(command)
     assert words[:2] == ["terrazzo", "fix"] and words[-2] == "--out" and words[-1] == words[2] + "-fixed"
-    kinds = {"--" + one.name.replace("_", "-"): one for one in fields(Remedies)}
-    asked: dict[str, Any] = {}
-    flags = words[3:-2]
-    while flags:
-        one = kinds[flags.pop(0)]
-        asked[one.name] = True if one.default is False else tuple(int(i) for i in flags.pop(0).split(","))
+    arguments = find_command("fix", COMMANDS).parser().read([*words[2:-1], str(out)])
+    asked = {one.name: getattr(arguments, one.name) for one in fields(Remedies)}
     return fix(words[2], out, Remedies(**asked), workers=1)
 
 
@@ -181,7 +180,7 @@ def test_progress_is_told(sick: Folder) -> None:
 
 def test_an_image_without_a_mask_is_named_and_left_out(sick: Folder, tmp_path: Path) -> None:
     (sick.root / "train/masks/b.png").unlink()
-    finding = only(check(sick.root), "unpaired")
+    finding = only(check(sick.root), "image-alone")
     assert finding.severity == "error" and finding.what == "1 image has no mask."
     assert finding.files == ("train/images/b.png",)
     assert finding.command == f"terrazzo fix {sick.root} --drop-unpaired --out {sick.root}-fixed"
@@ -195,7 +194,7 @@ def test_a_mask_without_an_image_is_named_and_left_out(sick: Folder, tmp_path: P
     (sick.root / "val/images/d.png").unlink()
     sick.put("val/images/e.png", photo(7))
     sick.put("val/masks/e.png", ids(7))
-    finding = only(check(sick.root), "unpaired")
+    finding = only(check(sick.root), "mask-alone")
     assert finding.what == "1 mask has no image." and finding.files == ("val/masks/d.png",)
     mended(finding, tmp_path)
 
@@ -223,9 +222,11 @@ def test_unreadable_files_are_told_by_their_trouble(sick: Folder, tmp_path: Path
         path = sick.root / name
         path.write_bytes(path.read_bytes()[:-30])
     diagnosis = check(sick.root)
-    finding = only(diagnosis, "unreadable")
-    assert finding.what.startswith("2 files cannot be used: ") and "truncated" in finding.what
-    assert finding.files == ("train/images/a.png", "train/masks/b.png")
+    finding, other = of_kind(diagnosis, "unreadable-image"), of_kind(diagnosis, "unreadable-mask")
+    assert len(diagnosis.findings) == 2
+    for one, what in ((finding, "image"), (other, "mask")):
+        assert one.what.startswith(f"1 {what} cannot be used: ") and "truncated" in one.what
+    assert finding.files == ("train/images/a.png",) and other.files == ("train/masks/b.png",)
     assert not diagnosis.ok and "train 3 images (2 with a usable mask)" in diagnosis.text()
     repair, _ = mended(finding, tmp_path)
     assert len(open_dataset(repair.folder)["train"]) == 1
@@ -234,8 +235,8 @@ def test_unreadable_files_are_told_by_their_trouble(sick: Folder, tmp_path: Path
 def test_a_jpeg_mask_keeps_no_ids(sick: Folder, tmp_path: Path) -> None:
     (sick.root / "train/masks/a.png").unlink()
     sick.put("train/masks/a.jpg", ids(0))
-    finding = only(check(sick.root), "unreadable")
-    assert finding.what == "1 file cannot be used: it is a JPEG, which does not keep class ids."
+    finding = only(check(sick.root), "jpeg-mask")
+    assert finding.what == "1 mask cannot be used: it is a JPEG, which does not keep class ids."
     mended(finding, tmp_path)
 
 
@@ -259,7 +260,7 @@ def test_a_broken_description_hides_nothing_else(sick: Folder) -> None:
     sick.describe(chanels=3)
     (sick.root / "train/masks/b.png").unlink()
     diagnosis = check(sick.root)
-    assert [one.kind for one in diagnosis.findings] == ["description", "unpaired"]
+    assert [one.kind for one in diagnosis.findings] == ["description", "image-alone"]
     assert "unknown key 'chanels'; did you mean 'channels'?" in diagnosis.findings[0].what
 
 
@@ -438,7 +439,7 @@ def test_ids_out_of_range_are_told_with_their_pixels(sick: Folder, tmp_path: Pat
     sick.put("train/masks/b.png", wrong)
     finding = only(check(sick.root), "range")
     assert finding.what == (
-        "2 ids are not in the data set's table: 33 (5 pixels), 40 (1 pixels); it has ids 0-2, 255."
+        "2 ids are not in the data set's table: 33 (5 pixels), 40 (1 pixel); it has ids 0-2, 255."
     )
     assert finding.files == ("train/masks/b.png",)
     assert finding.command is not None and "--ignore-ids 33,40 " in finding.command
@@ -570,11 +571,17 @@ def test_classes_that_never_occur_are_told_and_taken_off_the_list(sick: Folder, 
     assert "1 class taken off the list: car." in repair.text()
 
 
-def test_a_class_that_is_only_scored_is_told(sick: Folder) -> None:
+def test_a_class_that_is_only_scored_is_told_and_brought_to_train(sick: Folder, tmp_path: Path) -> None:
     for name in "abc":
         sick.put(f"train/masks/{name}.png", np.where(ids(0) == 2, 0, ids(0)).astype(np.uint8))
-    finding = only(check(sick.root), "unseen")
+    finding = only(check(sick.root), "only-in-val")
     assert finding.what == "1 class occurs in val and never in train: tree."
+    repair, after = mended(finding, tmp_path)
+    assert after.findings == () and repair.actions == (
+        "train and val divided anew, by images without groups: 3 in train, 1 in val.",
+        "1 moved to train for the sake of classes that were missing there.",
+    )
+    assert "d" in open_dataset(repair.folder)["train"].names
 
 
 # -- the same image twice ----------------------------------------------------------------------------------------------
@@ -666,7 +673,7 @@ def test_an_open_data_set_is_examined_too(sick: Folder) -> None:
     assert check(data).images == {"train": 3, "val": 1}
     broken = sick.root / "val/images/d.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    assert only(check(data), "unreadable").files == (str(broken),)
+    assert only(check(data), "unreadable-image").files == (str(broken),)
 
 
 def test_one_problem_does_not_hide_the_next(sick: Folder, tmp_path: Path) -> None:
@@ -675,7 +682,7 @@ def test_one_problem_does_not_hide_the_next(sick: Folder, tmp_path: Path) -> Non
     broken.write_bytes(broken.read_bytes()[:40])
     sick.put("val/masks/d.png", ids(0, (6, 8), count=4) * np.uint8(20))
     diagnosis = check(sick.root)
-    assert [one.kind for one in diagnosis.errors] == ["unpaired", "unreadable", "size", "range"]
+    assert [one.kind for one in diagnosis.errors] == ["image-alone", "unreadable-image", "size", "range"]
     lines = diagnosis.text().splitlines()
     assert "Errors:" in lines and lines[-1] == diagnosis.summary()
     assert diagnosis.summary().startswith("4 errors, ")
@@ -685,7 +692,7 @@ def test_one_problem_does_not_hide_the_next(sick: Folder, tmp_path: Path) -> Non
 def test_few_files_are_named_and_all_are_counted(sick: Folder) -> None:
     for number in range(8):
         sick.put(f"train/images/extra{number}.png", photo(60 + number))
-    finding = only(check(sick.root), "unpaired")
+    finding = only(check(sick.root), "image-alone")
     assert finding.count == 8 and len(finding.files) == 5
     assert ", … (8 in all)" in check(sick.root).text()
 
@@ -740,6 +747,6 @@ def test_every_flag_that_a_finding_names_exists() -> None:
 
     from terrazzo.data import findings
 
-    named = set(re.findall(r'"(--[a-z-]+)"', Path(findings.__file__).read_text()))
+    pages = "".join(page.read_text() for page in Path(findings.__file__).parent.glob("*.py"))
     known = {"--" + one.name.replace("_", "-") for one in fields(Remedies)}
-    assert named - {"--out"} == known
+    assert set(re.findall(r'"(--[a-z-]+)["=]', pages)) - {"--out"} == known

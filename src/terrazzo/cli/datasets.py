@@ -173,10 +173,16 @@ def _browse(arguments: Namespace) -> None:
 
 
 def _fix_arguments(parser: Parser) -> None:
-    from terrazzo.data.repair import Remedies
+    from terrazzo.data.remedies import Remedies, read_merges, read_moves
     from terrazzo.fields import field_docs
 
     docs = field_docs(Remedies)
+    readers: dict[str, tuple[str, Callable[[str], object]]] = {
+        "remap": ("0:255,…", read_moves),
+        "ignore_ids": ("0,1,…", whole_numbers),
+        "merge": ("A+B=A;…", read_merges),
+        "groups": ("REGEX", str),
+    }
     parser.add_argument("data", metavar="DATA", help="what `terrazzo check` examined; it is only read")
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="the mended copy, made whole or not at all"
@@ -189,11 +195,15 @@ def _fix_arguments(parser: Parser) -> None:
         if remedy.default is False:
             parser.add_argument(flag, action="store_true", help=docs[remedy.name])
         else:
-            parser.add_argument(flag, metavar="0,1,…", type=whole_numbers, default=(), help=docs[remedy.name])
+            metavar, read = readers[remedy.name]
+            parser.add_argument(
+                flag, metavar=metavar, type=read, default=remedy.default, help=docs[remedy.name]
+            )
 
 
 def _fix(arguments: Namespace) -> None:
-    from terrazzo.data.repair import Remedies, fix
+    from terrazzo.data.remedies import Remedies
+    from terrazzo.data.repair import fix
 
     remedies = Remedies(**{remedy.name: getattr(arguments, remedy.name) for remedy in fields(Remedies)})
     with _examination("fix") as progress:

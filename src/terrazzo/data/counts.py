@@ -34,11 +34,16 @@ def class_pixels(
     return pixels, image_pixels
 
 
+def spread(count: int) -> list[int]:
+    """Which of `count` masks are read: all, or every n-th."""
+    return list(range(0, count, max(1, -(-count // MOST))))
+
+
 def _spread(split: Split) -> list[int]:
     """Which masks to read, spread over the split; of a stream, all those of every n-th row group."""
     shards = split.shard_of
     if shards is None or len(split) <= MOST:
-        return list(range(0, len(split), max(1, -(-len(split) // MOST))))
+        return spread(len(split))
     each = -(-len(split) // MOST)
     known = list(dict.fromkeys(shards.tolist()))
     return np.flatnonzero(np.isin(shards, known[::each])).tolist()

@@ -8,26 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from terrazzo.data import symptoms
+from terrazzo.data.chart import Chart
 from terrazzo.data.dataset import Dataset
-from terrazzo.data.examination import Chart, examine
+from terrazzo.data.examination import examine
 from terrazzo.data.findings import Finding, find
+from terrazzo.data.statistics import ClassCount, SplitStatistics, class_counts, split_statistics
 
-__all__ = ["ClassCount", "Diagnosis", "Finding", "check", "diagnose"]
-
-
-@dataclass(frozen=True)
-class ClassCount:
-    """How often a class occurs in a split."""
-
-    name: str
-    split: str
-    pixels: int
-    share: float
-    """Of the split's pixels that are not ignored."""
-    images: int
+__all__ = ["ClassCount", "Diagnosis", "Finding", "SplitStatistics", "check", "diagnose"]
 
 
 @dataclass(frozen=True)
@@ -44,8 +31,10 @@ class Diagnosis:
     """Split -> share of its pixels that is ignored."""
     counts: tuple[ClassCount, ...]
     """By split, then class id; empty where nothing says what ids mean."""
+    splits: tuple[SplitStatistics, ...]
+    """Sizes, brightness and labelled share, split by split."""
     findings: tuple[Finding, ...]
-    """Errors first."""
+    """Errors first, then by how much of the score they cost."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -65,6 +54,7 @@ class Diagnosis:
     def text(self) -> str:
         """Return the report for people, in plain characters."""
         lines = [f"{self.source}: {', '.join(self._splits()) or 'no image found'}"]
+        lines += [f"  {line}" for one in self.splits if (line := _form(one))]
         if self.counts:
             lines += ["", *class_table(self.counts, self.ignored)]
         for title, findings in (("Errors", self.errors), ("Warnings", self.warnings)):
@@ -133,47 +123,17 @@ def check(
 
 def diagnose(chart: Chart) -> Diagnosis:
     """Return the diagnosis of an examined data set."""
-    counts, ignored = _count(chart)
-    here = {split: [case for case in chart.cases if case.split == split] for split in chart.splits}
+    counts, ignored = class_counts(chart)
+    splits = split_statistics(chart)
     return Diagnosis(
         source=chart.source,
-        images={split: sum(case.image is not None for case in cases) for split, cases in here.items()},
-        masks={
-            split: sum(bool(symptoms.labels(case).ids) for case in cases) for split, cases in here.items()
-        },
+        images={one.split: one.images for one in splits},
+        masks={one.split: one.masks for one in splits},
         ignored=ignored,
         counts=counts,
+        splits=splits,
         findings=find(chart),
     )
-
-
-def _count(chart: Chart) -> tuple[tuple[ClassCount, ...], dict[str, float]]:
-    """Count the pixels and images of every class by split, and the share that is ignored."""
-    table = symptoms.raw_table(chart)
-    counts: list[ClassCount] = []
-    ignored: dict[str, float] = {}
-    if table is None or chart.space is None:
-        return (), ignored
-    names = chart.space.classes.names
-    for split in chart.splits:
-        masks = [symptoms.labels(case).ids for case in chart.cases if case.split == split]
-        if not any(masks):
-            continue
-        pixels, images, left_out = np.zeros(len(names), np.int64), np.zeros(len(names), np.int64), 0
-        for ids in masks:
-            here = np.zeros(len(names), np.int64)
-            for raw, count in ids.items():
-                class_id = table.get(raw)
-                if class_id is not None:
-                    here[class_id] += count
-                elif raw in table:
-                    left_out += count
-            pixels, images = pixels + here, images + (here > 0)
-        labelled = int(pixels.sum())
-        ignored[split] = left_out / max(labelled + left_out, 1)
-        for name, count, in_images in zip(names, pixels.tolist(), images.tolist(), strict=True):
-            counts.append(ClassCount(name, split, count, count / max(labelled, 1), in_images))
-    return tuple(counts), ignored
 
 
 def _lines(number: int, one: Finding) -> list[str]:
@@ -181,5 +141,23 @@ def _lines(number: int, one: Finding) -> list[str]:
     if one.files:
         more = f", … ({one.count:,} in all)" if one.count > len(one.files) else ""
         lines.append(f"     {', '.join(one.files)}{more}")
+    told = [("found", one.found), ("expected", one.expected)]
+    known = "; ".join(f"{word} {text}" for word, text in told if text)
+    lines += [f"     {known}"] if known else []
     lines += [f"     {one.hint}"] if one.hint else []
     return lines + [f"       {line}" for line in (one.command or "").splitlines()]
+
+
+def _form(one: SplitStatistics) -> str:
+    """Sizes, form and brightness of a split's images in one line; empty where none could be read."""
+    if not one.sizes:
+        return ""
+    sizes = [
+        f"{height}x{width}" + (f" ({count:,})" if len(one.sizes) > 1 else "")
+        for height, width, count in one.sizes
+    ]
+    more = f", {one.other_sizes:,} of other sizes" if one.other_sizes else ""
+    form = f"{' or '.join(map(str, one.channels))} channels of {' or '.join(one.dtypes)}"
+    numbers = [" ".join(f"{value:.3f}" for value in values) for values in (one.mean, one.std)]
+    brightness = f", mean {numbers[0]}, std {numbers[1]}" if one.mean else ""
+    return f"{f'{one.split}: ' if one.split else ''}{', '.join(sizes)}{more} (height x width), {form}{brightness}"

@@ -1,17 +1,24 @@
 """Questions to the facts of an examination, asked by the findings (is it wrong?) and by the repair (mend this one?)."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Remap
+from terrazzo.data.chart import Case, Chart, Color, MaskFacts
 from terrazzo.data.description import Description
-from terrazzo.data.examination import Case, Chart, Color, MaskFacts
 
-NEAR = 10  # of 256 bits of looks; re-saved and re-scaled images differ by less, different views by far more
+_BLENDED = (
+    0.12  # of its borders; CamVid's masks and drawn ones reach 0.03, smoothed or lossy ones begin at 0.19
+)
+_SALTED = (
+    0.35  # of all pairs of neighbours; a mask of so many borders is noise, and nothing lies between areas
+)
+_PACKINGS = (
+    257,
+    256,
+    1000,
+)  # 8 bits stretched to 16, or moved up by 8; class * 1000 + instance, as Cityscapes has it
 
 
 def all_ids(chart: Chart) -> dict[int, int]:
@@ -19,6 +26,15 @@ def all_ids(chart: Chart) -> dict[int, int]:
     total: dict[int, int] = defaultdict(int)
     for case in chart.cases:
         for raw, pixels in labels(case).ids.items():
+            total[raw] += pixels
+    return dict(total)
+
+
+def all_specks(chart: Chart) -> dict[int, int]:
+    """Return raw id -> pixels in areas of a few pixels, over all masks."""
+    total: dict[int, int] = defaultdict(int)
+    for case in chart.cases:
+        for raw, pixels in labels(case).specks.items():
             total[raw] += pixels
     return dict(total)
 
@@ -68,13 +84,74 @@ def is_binary(chart: Chart) -> bool:
 
 
 def is_shifted(chart: Chart) -> bool:
-    """True when ids that should be 0 … K-1 reach K and no further, and no table says what they mean."""
-    about = chart.about
+    """True when ids that should be 0 … K-1 reach K and no further, and no table says what they mean.
+
+    Where 0 occurs too, K has to occur in several masks: a lone one is a slip, not another way of counting.
+    """
+    about, ids = chart.about, all_ids(chart)
     if about is None or (about.remap is not None and not about.remap.is_identity):
         return False
     count, table = len(about.classes), file_table(chart)
-    strange = [raw for raw in all_ids(chart) if raw not in table and not is_wide_ignore(chart, raw)]
-    return strange == [count]
+    strange = [raw for raw in ids if raw not in table and not is_wide_ignore(chart, raw)]
+    if strange != [count]:
+        return False
+    masks = [case for case in chart.cases if labels(case).ids]
+    holding = sum(count in labels(case).ids for case in masks)
+    return 0 not in ids or holding > max(1, len(masks) // 200)
+
+
+def ids_apart(chart: Chart) -> tuple[str, int] | None:
+    """Return (split, step) where the ids of one split are those of train moved by a step, or None.
+
+    That is so where they end at other numbers, and a step of one makes the shares of the classes alike: half of the
+    pixels at least agree, and twice as many as without it.
+    """
+    counts: dict[str, dict[int, int]] = {}
+    for case in chart.cases:
+        for raw, pixels in labels(case).ids.items():
+            here = counts.setdefault(case.split, {})
+            here[raw] = here.get(raw, 0) + pixels
+    of_train = counts.pop("train", {})
+    for split, ids in counts.items():
+        agree = {step: _overlap(of_train, ids, step) for step in (0, -1, 1)}
+        step = max((-1, 1), key=lambda one: agree[one])
+        differ = _ends(of_train) != _ends(ids)
+        if differ and len(of_train) > 2 and agree[step] > max(0.5, 2 * agree[0]):
+            return split, step
+    return None
+
+
+def _overlap(ids: Mapping[int, int], others: Mapping[int, int], step: int) -> float:
+    """How far the shares of ids agree with those of other ids to which a step is added, 0 to 1."""
+    ids = {raw: pixels for raw, pixels in ids.items() if raw < IGNORE_8BIT}
+    others = {raw + step: pixels for raw, pixels in others.items() if raw < IGNORE_8BIT}
+    whole, other_whole = max(1, sum(ids.values())), max(1, sum(others.values()))
+    return sum(min(pixels / whole, others.get(raw, 0) / other_whole) for raw, pixels in ids.items())
+
+
+def _ends(ids: Mapping[int, int]) -> tuple[int, int]:
+    low = [raw for raw in ids if raw < IGNORE_8BIT]
+    return (min(low), max(low)) if low else (0, 0)
+
+
+def lost_class(chart: Chart) -> int | None:
+    """Return the raw id of the one class that never occurs, where 255, which means ignore, may stand for it; or None.
+
+    That is so where 255 is as much of the pixels as a class is, and in most masks more than a rim or some specks.
+    """
+    table, ids = raw_table(chart), all_ids(chart)
+    if table is None or chart.space is None or is_binary(chart) or IGNORE_8BIT not in ids:
+        return None
+    if table.get(IGNORE_8BIT, 0) is not None:
+        return None
+    there = {class_id for case in chart.cases for class_id in occurring(case, chart)}
+    lost = [class_id for class_id in range(len(chart.space.classes)) if class_id not in there]
+    if len(lost) != 1 or not there:
+        return None
+    share = ids[IGNORE_8BIT] / sum(ids.values())
+    if share < 0.2 / len(chart.space.classes):
+        return None
+    return next((raw for raw, class_id in sorted(table.items()) if class_id == lost[0]), None)
 
 
 def is_wide_ignore(chart: Chart, raw: int) -> bool:
@@ -101,7 +178,102 @@ def has_other_size(case: Case) -> bool:
     mask = labels(case)
     if case.image is None or case.seen.problem or mask.size_hw == (0, 0):
         return False
-    return mask.size_hw != case.seen.size_hw and exif_state(case) == "same"
+    return mask.size_hw != case.seen.size_hw and exif_state(case) == "same" and turn_of(case) == 1
+
+
+def turn_of(case: Case) -> int:
+    """Return the EXIF orientation that a mask needs to lie as its image does: 1 where it needs none.
+
+    Where rows and columns have changed places and nothing tells in which way, 5, which changes them back.
+    """
+    mask, image = labels(case).size_hw, case.seen.size_hw
+    if case.turn != 1 or case.image is None or case.seen.problem or exif_state(case) != "same":
+        return case.turn
+    has_swapped_sides = mask == image[::-1] != image and case.seen.orientation == 1
+    return 5 if has_swapped_sides else 1
+
+
+def shift_of(case: Case, chart: Chart) -> tuple[int, int] | None:
+    """Return (down, right): the pixels by which a mask has to move to lie on its image; None where it lies well."""
+    fit, common = case.fit, chart.fits.get(case.split)
+    if fit is None or case.turn != 1:
+        return None
+    if not fit.is_shifted:
+        if common is None or not common.is_shifted or fit.is_in_place:
+            return None
+        fit = common  # what one pair does not tell, all together do
+    return round(fit.dy), round(fit.dx)
+
+
+def is_blended(case: Case) -> bool:
+    """True when the ids along a mask's borders were mixed of those to both sides."""
+    mask = labels(case)
+    pairs = 2 * mask.size_hw[0] * mask.size_hw[1]
+    if mask.between < 20 or mask.between_ids < 2 or mask.borders > _SALTED * pairs:
+        return False
+    return mask.between > _BLENDED * mask.borders
+
+
+def has_blended_colors(case: Case, known: Mapping[Color, int]) -> bool:
+    """True when a mask of colours holds many that no class has, and few pixels of each: mixed along borders."""
+    mask = labels(case)
+    strange = [pixels for color, pixels in mask.colors.items() if color not in known]
+    few = 0.4 * sum(mask.colors.values())
+    return not mask.is_grey and len(strange) >= max(16, len(known)) and sum(strange) < few
+
+
+def packing_of(case: Case, chart: Chart) -> int | None:
+    """Return by what the ids of a 16-bit mask have to be divided to be in the table, where they are not; else None."""
+    table, mask = file_table(chart), labels(case)
+    odd = [raw for raw in mask.ids if raw not in table and not is_wide_ignore(chart, raw)]
+    if mask.dtype != "uint16" or not odd or max(odd) <= IGNORE_8BIT:
+        return None
+    for factor in _PACKINGS:
+        is_whole = all(factor == 1000 or raw % factor == 0 for raw in odd)
+        meant = {unpacked(raw, factor) for raw in mask.ids if not is_wide_ignore(chart, raw)}
+        if is_whole and meant <= table.keys():
+            return factor
+    return None
+
+
+def unpacked(raw: int, factor: int) -> int:
+    """Return the class id in a packed id; what is below the factor is one already."""
+    return raw // factor if raw >= factor else raw
+
+
+def palette_table(chart: Chart) -> dict[Color, int]:
+    """Return colour -> raw id as in the palette of most masks that have one, else in that of Pascal VOC."""
+    kept = [mask.palette for case in chart.cases if (mask := labels(case)).palette and not mask.colors]
+    palette = max(dict.fromkeys(kept), key=kept.count) if kept else voc_palette()
+    colors = [(palette[i], palette[i + 1], palette[i + 2]) for i in range(0, len(palette) - 2, 3)]
+    return {color: raw for raw, color in reversed(list(enumerate(colors)))}
+
+
+def voc_palette() -> bytes:
+    """Return the palette of Pascal VOC, which many tools took over: the bits of an id dealt to red, green and blue."""
+    shades = []
+    for raw in range(256):
+        for channel in range(3):
+            bits = [(raw >> (3 * place + channel) & 1) << (7 - place) for place in range(8)]
+            shades.append(sum(bits) & 255)
+    return bytes(shades)
+
+
+def is_palette_in_colors(case: Case, chart: Chart) -> bool:
+    """True when a mask of colours holds those that a palette has for ids of the table, and not the classes' own."""
+    mask, own = labels(case), color_table(chart)
+    if not mask.colors or mask.is_grey or all(color in own for color in mask.colors):
+        return False
+    palette, table = palette_table(chart), file_table(chart)
+    return all(color in palette and palette[color] in table for color in mask.colors)
+
+
+def frame_of(case: Case, chart: Chart) -> int:
+    """Return the width in pixels of an ignored frame around a mask, the same on all sides; 0 where there is none."""
+    table, frame = raw_table(chart), labels(case).frame
+    if table is None or frame is None or frame.raw not in table or table[frame.raw] is not None:
+        return 0
+    return frame.top if frame.top == frame.bottom == frame.left == frame.right else 0
 
 
 def is_broken(case: Case) -> bool:
@@ -156,6 +328,12 @@ def is_divided_later(chart: Chart, split: str) -> bool:
     return "val" not in chart.splits and split in ("", "train")
 
 
+def contradictions(chart: Chart) -> list[list[Case]]:
+    """Return groups of images that are equal pixel for pixel and whose masks are not."""
+    groups = [group for kind in same_images(chart) for group in kind]
+    return [group for group in groups if len({labels(case).content for case in group} - {""}) > 1]
+
+
 def same_images(chart: Chart) -> tuple[list[list[Case]], list[list[Case]]]:
     """Return groups of images that are equal pixel for pixel: those that reach two sides, and those within one.
 
@@ -175,29 +353,3 @@ def same_images(chart: Chart) -> tuple[list[list[Case]], list[list[Case]]]:
             reaches_both = len(splits) > 1 or is_divided_later(chart, group[0].split)
             (leaks if reaches_both else repeats).append(group)
     return leaks, repeats
-
-
-def near_duplicates(chart: Chart) -> list[tuple[Case, Case]]:
-    """Return pairs of images, one that scores and one that trains, that look alike and are not equal."""
-    trained = [case for case in chart.cases if case.seen.looks and case.split == "train"]
-    scored = [case for case in chart.cases if case.seen.looks and case.split != "train"]
-    if not trained or not scored:
-        return []
-    ours, theirs = _signs(trained), _signs(scored)
-    found = []
-    for start in range(0, len(trained), 1024):
-        agree = ours[start : start + 1024] @ theirs.T  # bits that agree minus bits that do not
-        nearest = agree.argmax(axis=1)
-        for row in np.flatnonzero(agree.max(axis=1) >= ours.shape[1] - 2 * NEAR).tolist():
-            one, other = trained[start + row], scored[int(nearest[row])]
-            if one.seen.content != other.seen.content:
-                found.append((other, one))
-    return found
-
-
-def _signs(cases: Sequence[Case]) -> NDArray[np.float32]:
-    """The bits of looks (N, 256) as -1 and 1."""
-    packed = np.frombuffer(b"".join(case.seen.looks for case in cases), dtype=np.uint8).reshape(
-        len(cases), -1
-    )
-    return np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
