@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference from the source, so that they cannot go stale.
+"""Writes the pages of docs/reference, and what networks cost, from the source, so that they cannot go stale.
 
 python scripts/reference.py            compare; exit code 1 when a page differs
 python scripts/reference.py --write    write the pages
@@ -16,6 +16,7 @@ from terrazzo.cli import COMMANDS
 from terrazzo.cli.parsing import Command
 from terrazzo.recipes.openmmlab import names
 from terrazzo.recipes.openmmlab.published import PUBLISHED, told
+from terrazzo.storage import write_json
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- written by scripts/reference.py; change the source, then: scripts/check --fix -->"
@@ -209,6 +210,8 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def main() -> int:
     """Write or compare the pages; return the exit code."""
     stale = []
+    if "--write" in sys.argv[1:]:
+        write_json(architectures.COUNTS, architectures.count())
     for name, text in pages().items():
         path = FOLDER / name
         if "--write" in sys.argv[1:]:

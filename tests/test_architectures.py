@@ -2,8 +2,9 @@
 
 import pytest
 
-from terrazzo.architectures import Architecture, cost, table
+from terrazzo.architectures import COUNTS, Architecture, cost, count, table
 from terrazzo.nn import MODELS, ModelConfig
+from terrazzo.storage import read_json
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +16,20 @@ def test_every_architecture_has_its_row(rows: tuple[Architecture, ...]) -> None:
     assert {row.name for row in rows} == set(MODELS)
     assert all(row.code == "Apache-2.0" for row in rows)
     assert all(row.parameters and row.multiply_adds for row in rows if row.name != "huggingface")
+
+
+@pytest.mark.parametrize(
+    "key", ["segformer-b0", "unet", "pspnet resnet50_v1c", "upernet resnet50_v1c", "segformer-conv mit_b0"]
+)
+def test_the_kept_counts_are_those_of_the_networks(key: str) -> None:
+    name, _, backbone = key.partition(" ")
+    kept = tuple(read_json(COUNTS)[key])
+    assert kept == cost(ModelConfig(name, backbone=backbone or None)), "scripts/reference.py --write"
+
+
+@pytest.mark.long
+def test_all_kept_counts_are_those_of_the_networks() -> None:
+    assert {key: tuple(kept) for key, kept in read_json(COUNTS).items()} == count()
 
 
 def test_a_u_net_costs_what_its_convolutions_do() -> None:

@@ -2,16 +2,21 @@
 
 Networks are built and run on torch's meta device, which allocates and computes nothing. A multiply-add counts once:
 half of what "FLOPs" often means. Counted are the convolutions, matrix products and attention that our code runs for one
-image outside training; a folded head counts what it costs here, not in its paper.
+image outside training; a folded head counts what it costs here, not in its paper. That takes ten seconds for all of
+them, so the counts are kept in architectures.json: scripts/reference.py --write counts anew, a test compares.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from terrazzo.nn import MODELS, ModelConfig, build
 from terrazzo.recipes.openmmlab import names
 from terrazzo.recipes.openmmlab.published import PUBLISHED
+from terrazzo.storage import read_json
+
+COUNTS = Path(__file__).with_name("architectures.json")
 
 SEEN_HW = (512, 1024)  # what multiply-adds are counted at
 NUM_CLASSES = 19  # of Cityscapes
@@ -45,9 +50,15 @@ class Architecture:
 
 @cache
 def table() -> tuple[Architecture, ...]:
-    """Return every architecture on each backbone it is listed on: a few seconds, the first time."""
-    scores = _scores()
-    return tuple(_row(name, backbone, scores) for name in MODELS for backbone in BACKBONES.get(name, (None,)))
+    """Return every architecture on each backbone it is listed on."""
+    scores, counts = _scores(), read_json(COUNTS)
+    return tuple(_row(name, backbone, scores, counts) for name, backbone in _listed())
+
+
+def count() -> dict[str, tuple[int, int]]:
+    """Return what COUNTS should hold: {architecture and backbone: (parameters, multiply-adds)}."""
+    listed = [(name, backbone) for name, backbone in _listed() if name != "huggingface"]
+    return {_key(*one): cost(ModelConfig(one[0], backbone=one[1])) for one in listed}
 
 
 def cost(
@@ -65,12 +76,23 @@ def cost(
     return parameters, counter.get_total_flops() // 2
 
 
+def _listed() -> Iterator[tuple[str, str | None]]:
+    yield from ((name, backbone) for name in MODELS for backbone in BACKBONES.get(name, (None,)))
+
+
+def _key(name: str, backbone: str | None) -> str:
+    return f"{name} {backbone}" if backbone else name
+
+
 def _row(
-    name: str, backbone: str | None, scores: Mapping[tuple[str, str | None], Mapping[str, float]]
+    name: str,
+    backbone: str | None,
+    scores: Mapping[tuple[str, str | None], Mapping[str, float]],
+    counts: Mapping[str, tuple[int, int]],
 ) -> Architecture:
     if name == "huggingface":
         return Architecture(name, None, None, None, weights={"a folder or Hub id": "its own"})
-    parameters, multiply_adds = cost(ModelConfig(name, backbone=backbone))
+    parameters, multiply_adds = counts[_key(name, backbone)]
     return Architecture(
         name,
         backbone,
