@@ -13,7 +13,7 @@ import pytest
 from terrazzo import remote
 from terrazzo.data.importers import fetching
 from terrazzo.data.importers.fetching import expiry, fetch, shown
-from terrazzo.errors import MissingPathError, UnreachableError, UnreadableFileError
+from terrazzo.errors import UnreachableError, UnreadableFileError
 
 SECRET = "X-Amz-Signature=0123456789abcdef"
 OLD = f"X-Amz-Date=20240101T000000Z&X-Amz-Expires=3600&{SECRET}"
@@ -91,7 +91,7 @@ def test_what_may_pass_is_tried_again_and_said(server: str) -> None:
 
 @pytest.mark.parametrize("path", ["status/500", "status/429", "short"])
 def test_a_place_that_never_gives_the_file_is_told(server: str, path: str) -> None:
-    with pytest.raises(UnreachableError, match="after several attempts"), pytest.warns(RuntimeWarning):
+    with pytest.raises(UnreachableError, match="after 3 attempts"), pytest.warns(RuntimeWarning):
         fetch(f"{server}/{path}")
     assert Answers.asked[f"/{path}"] == 3
 
@@ -101,8 +101,8 @@ def test_a_place_that_never_gives_the_file_is_told(server: str, path: str) -> No
     [
         ("status/401", UnreadableFileError, "may not be read(.|\n)*HTTP 401(.|\n)*No login is ever sent"),
         ("status/403", UnreadableFileError, "may not be read(.|\n)*HTTP 403(.|\n)*needs no login"),
-        ("status/404", MissingPathError, "There is no file(.|\n)*HTTP 404"),
-        ("status/410", MissingPathError, "There is no file(.|\n)*HTTP 410"),
+        ("status/404", UnreadableFileError, "There is no file(.|\n)*HTTP 404"),
+        ("status/410", UnreadableFileError, "There is no file(.|\n)*HTTP 410"),
         ("status/418", UnreadableFileError, "cannot be read(.|\n)*HTTP 418"),
         ("status/403?" + OLD, UnreadableFileError, "has expired(.|\n)*held until 2024-01-01 01:00 UTC"),
         ("ended", UnreadableFileError, "has expired(.|\n)*Get the release file again"),
@@ -126,6 +126,19 @@ def test_a_file_has_a_deadline_and_a_largest_size(server: str, monkeypatch: pyte
     monkeypatch.setattr(fetching, "DEADLINE", 0.1)
     with pytest.raises(UnreachableError, match=r"comes too slowly\.\n  found: \d+ bytes in 0.1 s"):
         fetch(f"{server}/slow")
+
+
+def test_waiting_ends_when_the_work_is_stopped(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop = threading.Event()
+    monkeypatch.setattr(remote, "WAITS", (500,))
+    threading.Timer(0.1, stop.set).start()
+    with (
+        pytest.raises(UnreachableError, match="HTTP Error 503"),
+        pytest.warns(RuntimeWarning, match="in 500 s"),
+    ):
+        fetch(f"{server}/status/503", stop=stop)
+    with pytest.raises(UnreachableError, match="the work was stopped"):
+        fetch(f"{server}/slow", stop=stop)
 
 
 def test_a_silent_server_and_no_server_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -30,13 +31,16 @@ from segments_tree import (
 from terrazzo import remote
 from terrazzo.cli import main
 from terrazzo.data import Dataset, importers, open_dataset
+from terrazzo.data.importers.copying import in_threads
 from terrazzo.data.importers.planning import Wanted
+from terrazzo.data.importers.segments_files import Fetched
 from terrazzo.errors import (
     DatasetFormatError,
     MaskSizeError,
     MaskValueError,
     MissingPathError,
     TerrazzoError,
+    UnreachableError,
     UnreadableFileError,
     UsageError,
 )
@@ -485,9 +489,38 @@ def test_an_answer_that_is_no_image_is_told(release: Path, site: str) -> None:
 
 def test_an_address_that_leads_to_nothing_is_told(release: Path, site: str) -> None:
     (release.parent / "bitmaps" / "scene.png").unlink()
-    with pytest.raises(MissingPathError, match=r"There is no file http.*scene\.png\?…\.\n  found: HTTP 404"):
+    with pytest.raises(
+        UnreadableFileError, match=r"2 of 3 pairs(.|\n)*no file http.*scene\.png\?… \(HTTP 404"
+    ):
         run(release, download=True)
     assert sorted(path.name for path in release.parent.parent.iterdir()) == ["raw"]
+    out = importers.run(
+        "segments", release, release.parent.parent / "out", Wanted(download=True), drop_damaged=True
+    )
+    assert set(masks(open_dataset(out))) == {"b"}
+
+
+def test_a_plan_stops_what_waits_when_work_ends_early(release: Path, site: str) -> None:
+    with ExitStack() as stack:
+        plan = importers.plan("segments", release, Wanted(download=True), stack)
+    image = plan.pairs["train"][0].image
+    assert isinstance(image, Fetched)
+    assert image.read()
+    asked = threading.Event()
+
+    def work(item: str) -> bool:
+        if item == "fails":
+            asked.wait(10)
+            raise UnreachableError("gone")
+        asked.set()
+        return plan.stop is not None and image._stop.wait(10)
+
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match="gone"):
+        list(in_threads(work, ["fails", "waits"], workers=2, stop=plan.stop))
+    assert time.monotonic() - started < 5
+    with pytest.raises(UnreachableError, match="the work was stopped"):
+        image.read()
 
 
 # -- its columns on request ----------------------------------------------------------------------------------------

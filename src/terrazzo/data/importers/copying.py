@@ -47,7 +47,7 @@ def carry_out(
             _refuse(damaged, len(pairs), drop_damaged=drop_damaged)
             return damaged
         bring = partial(_bring, folder=beside, remap=table_of(plan.description), link=link)
-        brought = in_threads(bring, pairs, workers=workers)
+        brought = in_threads(bring, pairs, workers=workers, stop=plan.stop)
         for (split, pair), error in track(brought, total=len(pairs), what="import"):
             if error is not None:
                 damaged[f"{split}/{pair.name}"] = error
@@ -56,10 +56,17 @@ def carry_out(
     return damaged
 
 
-def in_threads(function: Callable[[T], R], items: Iterable[T], *, workers: int) -> Iterator[tuple[T, R]]:
+def in_threads(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    workers: int,
+    stop: Callable[[], None] | None = None,
+) -> Iterator[tuple[T, R]]:
     """Yield each item with what `function` makes of it, in order, `workers` at a time; -1 is one per core.
 
-    Only a few are under way: what follows is not begun before somebody asks, and never where one raised.
+    Only a few are under way: what follows is not begun before somebody asks, and never where one raised; `stop` is
+    called then, for those under way are waited for.
     """
     count = workers if workers > 0 else os.cpu_count() or 1
     waiting: deque[tuple[T, Future[R]]] = deque()
@@ -74,6 +81,8 @@ def in_threads(function: Callable[[T], R], items: Iterable[T], *, workers: int) 
                 first, future = waiting.popleft()
                 yield first, future.result()
         except BaseException:
+            if stop is not None:
+                stop()
             pool.shutdown(cancel_futures=True)
             raise
 

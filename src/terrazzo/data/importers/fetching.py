@@ -7,6 +7,7 @@ Signed addresses are secrets for as long as they hold, so messages show them wit
 
 import http.client
 import re
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,7 +18,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 from urllib.request import Request
 
 from terrazzo import remote
-from terrazzo.errors import MissingPathError, TerrazzoError, UnreachableError, UnreadableFileError
+from terrazzo.errors import TerrazzoError, UnreachableError, UnreadableFileError
 
 TIMEOUT = 20  # seconds without a byte
 DEADLINE = 600  # seconds for a file, new attempts included
@@ -27,18 +28,20 @@ CHUNK = 1 << 16
 BESIDE = "Or fetch the files with your own login, and put their paths, relative to the release, in its place."
 
 
-def fetch(url: str) -> bytes:
+def fetch(url: str, *, stop: threading.Event | None = None) -> bytes:
     """Return the file at an address.
 
-    Raises MissingPathError, UnreadableFileError where it may not be read or is too large, and UnreachableError where it
-    comes too slowly, or the place does not answer after the last attempt either.
+    Raises UnreadableFileError where it is not there, may not be read or is too large, and UnreachableError where it
+    comes too slowly, or the place does not answer after the last attempt either. stop: set from another thread, it
+    ends the waiting, with an UnreachableError too.
     """
     if not is_address(url):
         raise UnreadableFileError(f"{url.partition('?')[0]} is no address.", expected="http(s)://host/path")
+    stop = stop or threading.Event()
     until = time.monotonic() + DEADLINE
-    for wait in (*remote.WAITS, None):
+    for attempt, wait in enumerate((*remote.WAITS, None), start=1):
         try:
-            return _get(url, until)
+            return _get(url, until, stop)
         except TerrazzoError:
             raise
         except urllib.error.HTTPError as error:
@@ -52,14 +55,14 @@ def fetch(url: str) -> bytes:
         except ValueError as error:  # of a host or port in the answer
             raise UnreadableFileError(f"{shown(url)} leads to no address.", found=str(error)[:200]) from error
         said = f"{type(failure).__name__}: {failure}"[:200]
-        if wait is None or time.monotonic() + wait > until:
+        if wait is None or stop.is_set() or time.monotonic() + wait > until:
             raise UnreachableError(
                 f"{shown(url)} cannot be fetched.",
-                found=f"{said}, after several attempts",
+                found=f"{said}, after {attempt} attempt{'s' if attempt > 1 else ''}",
                 hint="Is the network there, and does the place answer? Nothing was written; run the command again.",
             ) from failure
         warnings.warn(f"{shown(url)}: {said}; trying again in {wait} s.", RuntimeWarning, stacklevel=2)
-        time.sleep(wait)
+        stop.wait(wait)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -106,7 +109,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _get(url: str, until: float) -> bytes:
+def _get(url: str, until: float, stop: threading.Event) -> bytes:
     plain = quote(
         url, safe="%/:=&?~#+!$,;'@()*[]"
     )  # spaces and letters beyond ASCII; what is quoted stays so
@@ -124,6 +127,8 @@ def _get(url: str, until: float) -> bytes:
             parts.append(part)
             if received > MAX_BYTES:
                 raise _too_large(url, f"more than {MAX_BYTES:,} bytes")
+            if stop.is_set():
+                raise UnreachableError(f"{shown(url)} was not fetched to its end: the work was stopped.")
             if time.monotonic() > until:
                 raise UnreachableError(
                     f"{shown(url)} comes too slowly.",
@@ -148,7 +153,7 @@ def _told(url: str, error: urllib.error.HTTPError, answer: str) -> TerrazzoError
     """An answer that another attempt would meet again, in words."""
     said = f"HTTP {error.code} {error.reason}"[:80]
     if error.code in (404, 410):
-        return MissingPathError(f"There is no file {shown(url)}.", found=said)
+        return UnreadableFileError(f"There is no file {shown(url)}.", found=said)
     ended = expiry(url)
     is_over = ended is not None and ended < datetime.now(UTC)
     if is_over or re.search(r"expired", answer, re.IGNORECASE):

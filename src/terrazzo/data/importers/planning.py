@@ -73,6 +73,8 @@ class Plan:
     """Sentences: what was left out, or read in one of several ways."""
     seen: Callable[[], tuple[str, ...]] = tuple
     """More such sentences, known when the files were read."""
+    stop: Callable[[], None] | None = None
+    """Called when the work ends early: what waits, such as a download, gives up."""
     write: Callable[[Path, int], dict[str, DataError]] | None = None
     """Writes another form than our folder into an empty folder, this many pairs at a time; returns what is wrong with
     those that were left out, by name."""

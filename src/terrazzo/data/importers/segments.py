@@ -11,6 +11,7 @@ REVIEWED, VERIFIED. A release divides nothing into splits; all is train, of whic
 A release also becomes a table of Hugging Face `datasets` (`segments_table`), where its columns are wanted.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -49,12 +50,13 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
     values, seen = Values.for_categories(tuple(release.categories)), Seen()
     folder = root.resolve().parent
     _refuse_addresses(chosen, root, download=wanted.download)
+    stop = threading.Event()
     missing: list[str] = []
     found: list[tuple[Item, Pair]] = []
     bare = 0
     for item in chosen:
-        image = _origin(item.image, item, folder, missing)
-        bitmap = _origin(item.bitmap, item, folder, missing)
+        image = _origin(item.image, item, folder, missing, stop)
+        bitmap = _origin(item.bitmap, item, folder, missing, stop)
         has_all = image is not None and (item.bitmap is None or bitmap is not None)
         if item.image is None:
             missing.append(f"the image of {item.name!r:.80}: the release names none")
@@ -89,10 +91,15 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
     write = None
     if wanted.columns is not None:
         write = partial(
-            segments_table.write, found=found, release=release, values=values, columns=wanted.columns
+            segments_table.write,
+            found=found,
+            release=release,
+            values=values,
+            columns=wanted.columns,
+            stop=stop.set,
         )
     pairs = {"train": [pair for _, pair in found]}
-    return Plan(pairs, description, tuple(notes), seen=seen.sentences, write=write)
+    return Plan(pairs, description, tuple(notes), seen=seen.sentences, stop=stop.set, write=write)
 
 
 def choose(release: Release, status: Sequence[str]) -> tuple[list[Item], list[str]]:
@@ -150,12 +157,14 @@ def describe(release: Release, items: Iterable[Item], values: Values) -> Descrip
     )
 
 
-def _origin(url: str | None, item: Item, folder: Path, missing: list[str]) -> Path | Piece | None:
+def _origin(
+    url: str | None, item: Item, folder: Path, missing: list[str], stop: threading.Event
+) -> Path | Piece | None:
     """Where a file of a sample lies; None where none is named, or, noted in `missing`, where it is not there."""
     if url is None:
         return None
     if remote.is_web(url):
-        return Fetched(url, item.name)
+        return Fetched(url, item.name, stop)
     path = folder / url
     try:
         is_there = path.is_file()

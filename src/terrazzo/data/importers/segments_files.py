@@ -59,9 +59,10 @@ class Look:
 class Fetched:
     """A file at an address. What is seen of an image when it comes is kept; its bytes are not."""
 
-    def __init__(self, url: str, name: str) -> None:
-        """name: the sample's, whose suffix counts where the address has none."""
+    def __init__(self, url: str, name: str, stop: threading.Event) -> None:
+        """name: the sample's, whose suffix counts where the address has none. stop: ends its waiting when set."""
         self.url = url
+        self._stop = stop
         self._suffix = image_suffix(urlsplit(url).path) or image_suffix(name)
         self._look: Look | None = None
         self._lock = threading.Lock()
@@ -77,7 +78,7 @@ class Fetched:
     def read(self) -> bytes:
         """Return its bytes, fetched; raises as `fetching.fetch` does, and UnreadableFileError for what is no image."""
         with self._lock:  # so that a mask that asks for the image's size waits for an image on its way
-            data = fetch(self.url)
+            data = fetch(self.url, stop=self._stop)
             self._look = Look.at(data, where=str(self))
             return data
 

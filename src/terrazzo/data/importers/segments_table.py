@@ -42,11 +42,13 @@ def write(
     release: Release,
     values: Values,
     columns: str,
+    stop: Callable[[], None],
 ) -> dict[str, DataError]:
     """Write the table into the empty folder `folder`, for `datasets.load_from_disk`, and id2label.json beside it.
 
-    found: the samples, a row each, in this order. workers: rows at a time. A few rows are in memory at once; until the
-    table is whole it is on the disk twice. Returns what is wrong with the samples that are not in it, by name.
+    found: the samples, a row each, in this order. workers: rows at a time; stop: ends their waiting. A few rows are in
+    memory at once; until the table is whole it is on the disk twice. Returns what is wrong with the samples that are
+    not in it, by name.
     """
     import datasets
     import pyarrow as pa
@@ -60,7 +62,7 @@ def write(
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.rows.", dir=folder.parent) as beside:
         rows = str(Path(beside, "rows.arrow"))
         with pa.OSFile(rows, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-            made = in_threads(partial(_row, make=make), found, workers=workers)
+            made = in_threads(partial(_row, make=make), found, workers=workers, stop=stop)
             for (item, _), row in track(made, total=len(found), what="import"):
                 if isinstance(row, DataError):
                     damaged[item.name] = row

@@ -66,7 +66,7 @@ def survey(plan: Plan, *, workers: int = -1) -> Survey:
     pixels = {split: np.zeros(len(classes) + 1, np.int64) for split in masked}
     damaged: dict[str, DataError] = {}
     shows: list[tuple[Member, NDArray[np.bool_]]] = []
-    counted = in_threads(partial(_count, remap=remap), chosen, workers=workers)
+    counted = in_threads(partial(_count, remap=remap), chosen, workers=workers, stop=plan.stop)
     for (split, pair), here in track(counted, total=len(chosen), what="count"):
         if isinstance(here, DataError):
             damaged[f"{split}/{pair.name}"] = here
