@@ -154,6 +154,17 @@ def lost_class(chart: Chart) -> int | None:
     return next((raw for raw, class_id in sorted(table.items()) if class_id == lost[0]), None)
 
 
+def are_ids_doubted(chart: Chart) -> bool:
+    """True where ids may mean something else than the table says, so that what they seem to lack tells nothing."""
+    doubts = (
+        is_binary(chart),
+        is_shifted(chart),
+        ids_apart(chart) is not None,
+        lost_class(chart) is not None,
+    )
+    return any(doubts)
+
+
 def is_wide_ignore(chart: Chart, raw: int) -> bool:
     """True for 65535 where it is in no table: somebody's ignore value for 16 bits."""
     return raw == IGNORE_16BIT and raw not in file_table(chart)

@@ -125,8 +125,8 @@ def values(chart: Chart) -> Iterator[Finding]:
             *named(masks(holding(chart, [IGNORE_8BIT]))),
             found="255",
             expected=f"{lost} wherever {name} is",
-            hint=f"If a tool wrote {name} as 255, it is neither learned nor scored. To write {lost} in its place, in a "
-            "copy:",
+            hint=f"If a tool wrote {name} as 255, it is neither learned nor scored. If it never "
+            f"occurs, --drop-absent takes it off the list. To write {lost} for 255, in a copy:",
             command=fix_command(chart, "--remap", f"{IGNORE_8BIT}:{lost}"),
             cost=ids[IGNORE_8BIT] / total,
             raw_ids=(IGNORE_8BIT,),

@@ -65,6 +65,8 @@ def absent(chart: Chart) -> Iterator[Finding]:
             occurring.setdefault(case.split, set()).update(symptoms.occurring(case, chart))
     if chart.space is None or not occurring:
         return
+    if symptoms.are_ids_doubted(chart):
+        return
     names = chart.space.classes.names
     gone = [name for i, name in enumerate(names) if not any(i in here for here in occurring.values())]
     if gone and len(gone) < len(names):
