@@ -147,7 +147,7 @@ def architectures_page() -> str:
         size = "" if one.parameters is None else f"{one.parameters / 1e6:.1f} M"
         work = "" if one.multiply_adds is None else f"{one.multiply_adds / 1e9:.1f} G"
         backbone = f"`{one.backbone}`" if one.backbone else ""
-        rows.append((f"`{one.name}`", backbone, size, work, one.code, published, weights))
+        rows.append((f"`{one.name}`", backbone, size, work, one.code, published, one.commercial, weights))
     columns = (
         "`model.name`",
         "`model.backbone`",
@@ -155,6 +155,7 @@ def architectures_page() -> str:
         "multiply-adds",
         "code",
         "published mIoU",
+        "commercial use",
         "weights",
     )
     return f"""# Architectures
@@ -165,6 +166,8 @@ def architectures_page() -> str:
 those of one image of 512x1024 outside training, as computed here (half of what FLOPs often means). Published is the
 best mIoU that MMSegmentation tells for this network at one scale, without flip, on the validation split; none of it was
 reproduced here. Weights are what `model.pretrained` takes; what is fine-tuned from them inherits their licence.
+Commercial use is what the licences of code and weights allow together; those of the data come on top
+([licences](../how-to/licences.md)).
 
 Any other backbone of timm that gives four maps: `model.backbone=timm/NAME` with `pip install "terrazzo[timm]"`. Any
 other network of transformers: `model.name=huggingface model.pretrained=FOLDER_OR_ID`.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from terrazzo.licences import CODE, least, read
 from terrazzo.nn import MODELS, ModelConfig, build
 from terrazzo.recipes.openmmlab import names
 from terrazzo.recipes.openmmlab.published import PUBLISHED
@@ -40,10 +41,12 @@ class Architecture:
     """With 19 classes, auxiliary head included; None where a folder decides."""
     multiply_adds: int | None
     """Of one image of 512x1024 outside training; None where a folder decides."""
-    code: str = "Apache-2.0"
+    code: str = CODE
     """Licence of the code."""
     weights: Mapping[str, str] = field(default_factory=dict)
-    """Published weights to start from, as `model.pretrained` -> their licence."""
+    """Published weights to start from, as `model.pretrained` -> their licence, in its publisher's words."""
+    commercial: str = "yes"
+    """Whether code and weights together may be used commercially: yes, no or unknown; "yes" without weights."""
     published: Mapping[str, float] = field(default_factory=dict)
     """Data set -> the best mIoU in percent that MMSegmentation published, one scale, no flip; not reproduced here."""
 
@@ -91,14 +94,17 @@ def _row(
     counts: Mapping[str, tuple[int, int]],
 ) -> Architecture:
     if name == "huggingface":
-        return Architecture(name, None, None, None, weights={"a folder or Hub id": "its own"})
+        own = {"a folder or Hub id": "its own"}
+        return Architecture(name, None, None, None, weights=own, commercial="unknown")
+    weights = _weights(name, backbone)
     parameters, multiply_adds = counts[_key(name, backbone)]
     return Architecture(
         name,
         backbone,
         parameters,
         multiply_adds,
-        weights=_weights(name, backbone),
+        weights=weights,
+        commercial=least(read(words).commercial for words in (CODE, *weights.values())),
         published=scores.get((name, backbone), {}),
     )
 

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from terrazzo.nn.starting import origins_of
 from terrazzo.nn.weights import read_model, save_model
 from terrazzo.storage import refuse_existing, replace_folder
 
@@ -30,13 +31,14 @@ def convert(
     about: dict[str, Any] = {"name": Path(source).name, "said": list(model.said)}
     if Path(source).is_file():
         about["sha256"] = _sha256(Path(source))
+    licenses = model.terrazzo.get("licenses") or origins_of(source).to_json()
     with replace_folder(out) as folder:
         save_model(
             folder,
             model.network,
             classes=model.classes,
             preprocessing=model.preprocessing,
-            terrazzo={**model.terrazzo, "converted_from": about},
+            terrazzo={**model.terrazzo, "licenses": licenses, "converted_from": about},
         )
     return model.said
 

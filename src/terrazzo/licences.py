@@ -140,8 +140,9 @@ class Ledger:
 
     @property
     def commercial(self) -> Use:
-        """ "no" where any part denies it, "unknown" where any part is not known, else "yes"."""
-        return least(one.licence.commercial for one in (*self.weights, *self.data))
+        """ "no" where any part denies it, "unknown" where any part is not known, or what the data were; else "yes"."""
+        parts = [one.licence.commercial for one in (*self.weights, *self.data)]
+        return least(parts if self.data else [*parts, "unknown"])
 
     @property
     def of_weights(self) -> str | None:

@@ -18,10 +18,11 @@ from safetensors.torch import save_file
 
 from terrazzo.classes import Classes
 from terrazzo.errors import UnknownNameError, WeightsError
+from terrazzo.licences import Ledger, Origin, read
 from terrazzo.nn import published
 from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.nn.segmenter import Segmenter, assemble
-from terrazzo.nn.starting import license_of, load_pretrained
+from terrazzo.nn.starting import NVIDIA_LICENSE, license_of, load_pretrained, origins_of
 from terrazzo.nn.weights import read_model, save_model
 
 THREE = Classes(("a", "b", "c"))
@@ -169,6 +170,37 @@ def test_timm_alone_is_the_model_of_the_networks_backbone():
     with pytest.raises(UnknownNameError, match="timm publishes no weights for resnet18_v1c") as caught:
         load_pretrained(small(), "timm", classes=THREE)
     assert "model.pretrained=null" in str(caught.value)
+
+
+def test_licences_of_timms_weights_allow_what_timm_says_of_them():
+    registry = pytest.importorskip("timm.models._registry")
+    seen = 0
+    for name, about in registry._model_pretrained_cfgs.items():
+        stated = published.license_of_published(f"timm/{name}")
+        if about.hf_hub_id and stated is not None and read(stated).commercial != "unknown":
+            seen += 1
+            assert read(stated).commercial == read(about.license).commercial, name
+    assert seen > 200
+
+
+def test_a_card_tells_the_licence_and_what_the_weights_were_made_from(tmp_path: Path):
+    (tmp_path / "README.md").write_text("---\nlicense: mit\nbase_model: nvidia/mit-b0\n---\n# streets\n")
+    ledger = origins_of(tmp_path)
+    assert [(one.name, one.license) for one in ledger.weights] == [
+        (tmp_path.name, "mit"),
+        ("nvidia/mit-b0", NVIDIA_LICENSE),
+    ]
+    assert ledger.commercial == "no"  # though whoever fine-tuned them says otherwise
+    for broken in ("---\nlicense: [\n---\n", "---\n- 1\n---\n", "\x00\xff", ""):
+        (tmp_path / "README.md").write_text(broken)
+        assert [one.license for one in origins_of(tmp_path).weights] == [None]
+
+
+def test_what_terrazzo_trained_passes_on_what_it_was_made_from(tmp_path: Path):
+    before = Ledger((Origin("nvidia/mit-b0", NVIDIA_LICENSE),)).after("streets", "CC-BY-NC-4.0")
+    (tmp_path / "terrazzo.json").write_text(json.dumps({"licenses": before.to_json()}))
+    assert origins_of(tmp_path) == before
+    assert [one.name for one in origins_of(tmp_path).after("mine", None).data] == ["mine", "streets"]
 
 
 def test_licences_of_names():

@@ -18,7 +18,7 @@ from terrazzo.cards import licensing
 from terrazzo.cards.pictures import EXAMPLE, FOLDER, PREDICTIONS
 from terrazzo.cards.text import counted, front_matter, line, linked, percent, shown, swatch, table
 from terrazzo.classes import Classes
-from terrazzo.licences import Ledger, ledger_of
+from terrazzo.licences import Ledger, ledger_of, public
 from terrazzo.report import EVALUATION, Report
 from terrazzo.storage import read_json
 
@@ -295,7 +295,7 @@ def _training(model: _Model) -> str:
         ("hardware", _hardware(training)),
         ("versions", shown(", ".join(f"{one} {v}" for one, v in versions.items())) or "not known"),
         ("started from", _started(model)),
-        ("data", f"{shown(data.get('name') or 'not known')}; source: {linked(data.get('source'))}"),
+        ("data", f"{shown(data.get('name') or 'not known')}; source: {linked(_public(data.get('source')))}"),
         ("images", shown(", ".join(f"{split} {n:,}" for split, n in images.items())) or "not known"),
         ("fingerprint of the data", f"`{line(data.get('fingerprint') or 'not known')}`"),
     ]
@@ -426,6 +426,11 @@ def _sizes(model: _Model) -> list[str]:
             f"It sees images resized ({data['resize']}, {height}x{width}), so what is small there is lost."
         )
     return lines
+
+
+def _public(words: Any) -> str | None:
+    """Words that may be passed on; older runs wrote where the data lay."""
+    return str(words) if words and public(str(words)) else None
 
 
 def _listed(names: list[str]) -> str:

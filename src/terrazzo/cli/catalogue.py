@@ -57,6 +57,7 @@ def _models_arguments(parser: Parser) -> None:
 def _models(arguments: Namespace) -> None:
     from dataclasses import asdict
 
+    from terrazzo import licences
     from terrazzo.architectures import Architecture, table
 
     rows = table()
@@ -64,7 +65,8 @@ def _models(arguments: Namespace) -> None:
         as_json = [asdict(row) for row in rows]
         for one in as_json:
             one["weights"] = [
-                {"source": source, "license": terms} for source, terms in one["weights"].items()
+                {"source": source, "license": terms, "commercial": licences.read(terms).commercial}
+                for source, terms in one["weights"].items()
             ]
         print(json.dumps(as_json, indent=1))
         return
@@ -74,7 +76,16 @@ def _models(arguments: Namespace) -> None:
         weights = "; ".join(f"{source} ({terms})" for source, terms in row.weights.items())
         size = "" if row.parameters is None else f"{row.parameters / 1e6:.1f} M"
         work = "" if row.multiply_adds is None else f"{row.multiply_adds / 1e9:.1f} G"
-        return row.name, row.backbone or "", size, work, row.code, published, weights or "none"
+        return (
+            row.name,
+            row.backbone or "",
+            size,
+            work,
+            row.code,
+            published,
+            row.commercial,
+            weights or "none",
+        )
 
     head = (
         "model",
@@ -83,6 +94,7 @@ def _models(arguments: Namespace) -> None:
         "multiply-adds",
         "code",
         "published mIoU",
+        "commercial use",
         "weights (their licence)",
     )
     lines = [head, *map(cells, rows)]
@@ -92,7 +104,8 @@ def _models(arguments: Namespace) -> None:
     print(
         "\nParameters with 19 classes; multiply-adds (half of what FLOPs often means) of one image of 512x1024."
         "\nPublished by MMSegmentation, the best at one scale; not reproduced here."
-        "\nWhat is fine-tuned from weights inherits their licence. Any backbone of timm: model.backbone=timm/NAME."
+        "\nWhat is fine-tuned from weights inherits their licence; commercial use: of code and weights together."
+        "\nAny backbone of timm: model.backbone=timm/NAME."
     )
 
 

@@ -122,18 +122,23 @@ def fetched(source: str, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def license_on_card(card: Path | None) -> str | None:
-    """Return the licence that a model's card states, by the Hub's word or by the name beside it; None without one."""
+def on_card(card: Path | None) -> tuple[str | None, tuple[str, ...]]:
+    """Return the licence that a model's card states, and the models that it says to be made from.
+
+    The licence is the Hub's word for it, or the name beside "other"; None, and no models, where there is no card.
+    """
     from huggingface_hub import ModelCard
 
     if card is None or not card.is_file():
-        return None
+        return None, ()
     try:
         about = ModelCard.load(card, ignore_metadata_errors=True).data
     except Exception:  # a stranger's YAML: what cannot be read states nothing
-        return None
-    stated, name = about.get("license"), about.get("license_name")
-    return str(name if stated == "other" and name else stated) if stated else None
+        return None, ()
+    stated, name, bases = about.get("license"), about.get("license_name"), about.get("base_model") or []
+    stated = name if stated == "other" and name else stated
+    bases = bases if isinstance(bases, list) else [bases]
+    return str(stated) if stated else None, tuple(one for one in bases if isinstance(one, str))
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

@@ -7,6 +7,7 @@ from random values, and why, is the line it returns.
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
@@ -14,14 +15,15 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from terrazzo.classes import Classes
+from terrazzo.errors import TerrazzoError
 from terrazzo.licences import NVIDIA_SEGFORMER, Ledger, Origin, ledger_of, read
 from terrazzo.nn import published, segformer_files
-from terrazzo.nn.files import CARD, CONFIG, OURS, fetched, license_on_card, listed
+from terrazzo.nn.files import CARD, CONFIG, OURS, fetched, listed, on_card
 from terrazzo.nn.huggingface import HuggingFaceNetwork
 from terrazzo.nn.openmmlab_names import our_names
 from terrazzo.nn.segformer import CLASSIFIER, STEM, SegFormer
 from terrazzo.nn.segmenter import Segmenter
-from terrazzo.nn.timm_backbone import backbone_tensors, timm_weights
+from terrazzo.nn.timm_backbone import backbone_tensors, tagged, timm_weights
 from terrazzo.nn.two_classes import narrowed, widened
 from terrazzo.nn.weights import COUNTER, Found, does_not_fit, load_tensors, problems_of, read_source
 from terrazzo.storage import read_json
@@ -269,13 +271,39 @@ def origins_of(source: str | PathLike[str], network: nn.Module | None = None) ->
     if (path / OURS).is_file():
         return ledger_of(read_json(path / OURS))
     if path.exists():
-        return Ledger((Origin(path.name, license_on_card(path / CARD)),))
-    if name.startswith((published.OPENMMLAB, f"{published.TIMM}/")):
-        return Ledger((Origin(name, published.license_of_published(name)),))
-    before = fetched(name, OURS)
-    known = ledger_of(read_json(before)) if before is not None else Ledger()
-    is_nvidia = re.match(r"nvidia/(mit-b\d|segformer-b\d)", name)
-    terms = NVIDIA_LICENSE if is_nvidia else license_on_card(fetched(name, CARD))
-    if terms is None and before is not None:
-        terms = next((one.license for one in known.weights), None)
-    return Ledger((Origin(name, terms), *known.weights), known.data)
+        stated, bases = on_card(path / CARD)
+        return Ledger((Origin(path.name, stated), *map(_base, bases)))
+    if name.startswith(f"{published.TIMM}/"):
+        with suppress(TerrazzoError):  # timm itself is not there, or knows no such model
+            name = tagged(name)
+        return Ledger((Origin(name, _timm_license(name)),))
+    known = _known_license(name)
+    if known is not None:
+        return Ledger((Origin(name, known),))
+    stated, bases = on_card(fetched(name, CARD))
+    ours = fetched(name, OURS)
+    before = ledger_of(read_json(ours)) if ours is not None else Ledger(tuple(map(_base, bases)))
+    if stated in (None, "unknown"):  # as our own cards say where nobody chose one
+        stated = before.of_weights
+    return Ledger((Origin(name, stated), *before.weights), before.data)
+
+
+def _base(name: str) -> Origin:
+    """A model that another was made from, as its card says; what is known of its licence without asking the Hub."""
+    return Origin(name, _known_license(name) or on_card(fetched(name, CARD))[0])
+
+
+def _known_license(name: str) -> str | None:
+    """The licence of weights that are published under a name; None where only their own card can say."""
+    if re.match(r"nvidia/(mit-b\d|segformer-b\d)", name):
+        return NVIDIA_LICENSE
+    return published.license_of_published(name)
+
+
+def _timm_license(name: str) -> str | None:
+    """By its tag; else as the config says that was fetched with the weights."""
+    known, file = published.license_of_published(name), fetched(name, CONFIG)
+    if known is not None and not known.startswith("unknown"):
+        return known
+    about = read_json(file) if file is not None else {}
+    return about.get("pretrained_cfg", about).get("license") or known

@@ -94,7 +94,7 @@ def timm_weights(source: str | PathLike[str]) -> TimmWeights:
     timm itself is needed only to choose. Raises the errors of `files.read_tensors` and `files.model_folder`.
     """
     where = str(source)
-    folder = model_folder(_tagged(where) if where.startswith("timm/") else source)
+    folder = model_folder(tagged(where) if where.startswith("timm/") else source)
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     about = config.get("pretrained_cfg", config)
     return TimmWeights(
@@ -235,7 +235,7 @@ def _info(body: nn.Module) -> Any:
     return body.feature_info
 
 
-def _tagged(source: str) -> str:
+def tagged(source: str) -> str:
     """Return the Hub id of "timm/NAME": timm's first choice of weights for NAME. With a tag it is one already."""
     name = source.removeprefix("timm/")
     if "." in name:
