@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from terrazzo.data.importers.planning import Wanted
 
 # the keys of data.importers.IMPORTERS, here so that --help imports nothing; a test compares
-FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "segments", "voc")
+FORMATS = ("ade20k", "bdd100k", "camvid", "cityscapes", "coco", "folders", "segments", "voc")
 
 
 def _import_arguments(parser: Parser) -> None:
@@ -42,6 +42,39 @@ def _import_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--partial", action="store_true", help="take what is there, although the published data set has more"
+    )
+    parser.add_argument(
+        "--images", metavar="PATTERN", help="folders: which files are images, such as 'images/**/*.jpg'"
+    )
+    parser.add_argument(
+        "--masks", metavar="PATTERN", help="folders: which files are masks, such as 'masks/**/*_mask.png'"
+    )
+    parser.add_argument(
+        "--classes",
+        metavar="FILE",
+        help='folders: class names, a name a line, or "id name", or "R G B name" for masks of colours; or JSON',
+    )
+    parser.add_argument(
+        "--binary",
+        metavar="NAME",
+        nargs="?",
+        const="foreground",
+        help="folders: masks are 0 and 255, or 0 and 1: background and NAME",
+    )
+    parser.add_argument(
+        "--merge",
+        metavar="RULE",
+        action="append",
+        default=[],
+        help='folders: car+26=vehicle, of names and raw ids, "ignore" for what is not scored; or a file of such '
+        "lines; may be given again",
+    )
+    parser.add_argument(
+        "--ignore",
+        metavar="A,B,…",
+        type=words,
+        default=(),
+        help="folders: names and raw ids that are neither trained nor scored",
     )
     parser.add_argument(
         "--drop-damaged",
@@ -83,7 +116,8 @@ def _import(arguments: Namespace) -> int:
 
     from terrazzo.data.importers.planning import Wanted
 
-    wanted = Wanted(**{one.name: getattr(arguments, one.name) for one in fields(Wanted)})
+    said = {one.name: getattr(arguments, one.name) for one in fields(Wanted)}
+    wanted = Wanted(**{**said, "merge": tuple(arguments.merge)})
     if arguments.dry_run:
         return _preview(arguments, wanted)
 

@@ -33,7 +33,7 @@ def read(path: Path | str, *, keep_void: bool = False) -> label_space.LabelSpace
     Text: one name per line, the first for id 0; or "id name" in every line. JSON: a list of names or of {"name",
     "color"}; or {"0": name}; or {name: 0}.
     """
-    raw_names, colors = _read_text(path) if str(path).endswith(".txt") else _read_json(path)
+    raw_names, colors = names_in_text(path) if str(path).endswith(".txt") else names_in_json(path)
     if not raw_names:
         raise DatasetFormatError(f"{path} names no class.", expected="one name per line, the first for id 0")
     if not colors:
@@ -81,7 +81,8 @@ def missing(
     )
 
 
-def _read_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
+def names_in_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
+    """Return {raw id: name} of a text file, and no colours: one name a line, or "id name" in every line."""
     text = remote.read(path).decode("utf-8-sig") if remote.is_url(path) else Path(path).read_text("utf-8-sig")
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
@@ -91,7 +92,8 @@ def _read_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
     return dict(enumerate(lines)), {}
 
 
-def _read_json(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
+def names_in_json(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
+    """Return {raw id: name} and {raw id: colour} of a JSON: a list of names, of objects, {"0": name} or {name: 0}."""
     value = _json_at(path) if remote.is_url(path) else read_json(path)
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         return dict(enumerate(value)), {}

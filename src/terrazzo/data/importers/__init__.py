@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
-from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, segments, voc
+from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, folders, segments, voc
 from terrazzo.data.importers.checking import listed
 from terrazzo.data.importers.copying import carry_out
 from terrazzo.data.importers.planning import Plan, Wanted
@@ -48,6 +48,7 @@ IMPORTERS: dict[str, Importer] = {
     "camvid": camvid,
     "cityscapes": cityscapes,
     "coco": coco,
+    "folders": folders,
     "segments": segments,
     "voc": voc,
 }

@@ -59,6 +59,18 @@ class Wanted:
     """Fetch what lies at http and https addresses; nothing is fetched without it."""
     columns: str | None = None
     """Make a saved table of Hugging Face `datasets` with these columns, instead of a folder of ours."""
+    images: str | None = None
+    """Which files are images: a pattern below SRC."""
+    masks: str | None = None
+    """Which files are masks: a pattern below SRC."""
+    classes: str | None = None
+    """A file of class names, with colours where masks hold colours."""
+    merge: tuple[str, ...] = ()
+    """Rules such as "car+26=vehicle", names or raw ids, "ignore" for what is not scored; or files of such rules."""
+    ignore: tuple[str, ...] = ()
+    """Names or raw ids that are ignored."""
+    binary: str | None = None
+    """What the masks of 0 and 255, or of 0 and 1, show; the rest is background."""
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from terrazzo.classes import Classes, Color, Mask, Remap
 from terrazzo.data.description import Description
+from terrazzo.data.importers.colors import Colored
 from terrazzo.data.importers.downloads import read
 from terrazzo.data.importers.planning import Pair, Piece, Plan, Wanted, refuse_missing
 from terrazzo.errors import DatasetFormatError, MaskValueError, MissingExtraError, MissingPathError
-from terrazzo.images import decode_image, encode_mask
+from terrazzo.images import encode_mask
 
 NAME = "PASCAL VOC"
 ANNOTATIONS = ("voc", "sbd")
@@ -60,21 +59,7 @@ def color_of(raw: int) -> Color:
 
 CLASSES = Classes(NAMES, tuple(color_of(raw) for raw in range(len(NAMES))))
 REMAP = Remap({**{raw: raw for raw in range(len(NAMES))}, BORDER: None}, len(NAMES))
-
-
-@dataclass(frozen=True)
-class Colored:
-    """A mask that some tool saved as colours."""
-
-    path: Path
-    """A PNG of RGB or RGBA."""
-    suffix: str = ".png"
-    """Of the mask it becomes."""
-
-    def read(self) -> bytes:
-        """Return a PNG of its ids."""
-        image = decode_image(read(self.path), where=str(self.path), channels=3)
-        return encode_mask(ids_of_colors(image, where=str(self.path)))
+COLORS = {color_of(raw): raw for raw in REMAP.to_class}  # (224, 224, 192), the border's, is the palette's 255
 
 
 @dataclass(frozen=True)
@@ -174,32 +159,6 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
     return Plan(pairs, description)
 
 
-def ids_of_colors(image: NDArray[Any], *, where: str) -> Mask:
-    """Return ids (H, W) uint8 of colours (H, W, 3) uint8 by VOC's palette; MaskValueError listing unknown ones.
-
-    The border's colour, (224, 224, 192), is the palette's 255.
-    """
-    packed = np.dot(image.astype(np.uint32), np.array([1 << 16, 1 << 8, 1], np.uint32))
-    colors, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
-    table = {
-        red << 16 | green << 8 | blue: raw for raw in REMAP.to_class for red, green, blue in (color_of(raw),)
-    }
-    unknown = [
-        f"({color >> 16}, {color >> 8 & 255}, {color & 255}) ({count:,} pixels)"
-        for color, count in zip(colors.tolist(), counts.tolist(), strict=True)
-        if color not in table
-    ]
-    if unknown:
-        raise MaskValueError(
-            f"The mask {where} has colours that are not VOC's.",
-            found=", ".join(unknown[:8]) + (f", … ({len(unknown)} in all)" if len(unknown) > 8 else ""),
-            expected="palette indices, or the 21 colours of VOC's palette and (224, 224, 192) for the border",
-            hint="Blended colours along borders come from resizing or JPEG: take the masks as they were published.",
-        )
-    ids = np.array([table[color] for color in colors.tolist()], dtype=np.uint8)
-    return ids[inverse.reshape(packed.shape)]
-
-
 def read_mat(path: Path) -> Mask:
     """Return the ids (H, W) uint8 of an SBD file, `GTcls.Segmentation`; DatasetFormatError where it is none."""
     try:
@@ -267,7 +226,7 @@ def _as_ids(path: Path) -> Path | Colored:
         b"\x02",
         b"\x06",
     )  # IHDR's colour type
-    return Colored(path) if is_color else path
+    return Colored(path, COLORS, "VOC's") if is_color else path
 
 
 def _listed(path: Path) -> list[str]:
