@@ -3,11 +3,15 @@
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from terrazzo.data import Dataset, importers, open_dataset
+from terrazzo.data.importers.planning import Wanted
 
 HW = (20, 30)  # not square, so that an image on its side is seen
 CATEGORIES: list[dict[str, Any]] = [
@@ -149,3 +153,39 @@ def write_segments(root: Path) -> Path:
     path = root / "crossings-v1.0.json"
     path.write_text(json.dumps(value))
     return path
+
+
+CLASS_OF = {0: 255, 1: 0, 300: 1, 7: 255}  # road, robot; void-sky and what nobody drew are ignored
+TRUTH = np.vectorize(CLASS_OF.get)(categories())
+
+
+def run(release: Path, **words: Any) -> Dataset:
+    """Import a release beside its folder, and open it."""
+    return open_dataset(importers.run("segments", release, release.parent.parent / "out", Wanted(**words)))
+
+
+def change(release: Path, edit: Callable[[Any], object]) -> Path:
+    """Edit the data set in a release."""
+    value = json.loads(release.read_text())
+    edit(value["dataset"])
+    release.write_text(json.dumps(value))
+    return release
+
+
+def first(dataset: Any) -> Any:
+    """The label of day1/a.jpg."""
+    return dataset["samples"][0]["labels"]["ground-truth"]["attributes"]
+
+
+def masks(data: Dataset) -> dict[str, np.ndarray]:
+    """Class ids of every image, by name."""
+    return {
+        name: split.read_mask(place)
+        for split in data.splits.values()
+        for place, name in enumerate(split.names)
+    }
+
+
+def left_beside(release: Path) -> list[str]:
+    """What lies beside the release's folder."""
+    return sorted(path.name for path in release.parent.parent.iterdir())

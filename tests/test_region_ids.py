@@ -3,8 +3,11 @@
 import io
 from pathlib import Path
 
+import hypothesis.extra.numpy
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from segments_tree import HW, REGIONS, annotations, bitmap, categories, regions
@@ -121,8 +124,8 @@ def test_numbers_of_any_signed_type_are_looked_up_or_refused() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ([{"id": 0, "category_id": 1}], "id 0, not 1-16,777,215"),
-        ([{"id": 1 << 24, "category_id": 1}], "id 16777216"),
+        ([{"id": 0, "category_id": 1}], "id 0, which is no region: pixels of 0 are those nobody drew"),
+        ([{"id": 1 << 24, "category_id": 1}], "id 16777216, not 1-16,777,215"),
         ([{"id": True, "category_id": 1}], "id True"),
         ([{"id": 1, "category_id": "1"}], "region 1 with category '1'"),
         ([{"id": 1, "category_id": -1}], "region 1 with category -1"),
@@ -134,6 +137,20 @@ def test_numbers_of_any_signed_type_are_looked_up_or_refused() -> None:
 def test_annotations_that_cannot_be_are_told(wrong: list[object], words: str) -> None:
     with pytest.raises(DatasetFormatError, match=words):
         category_map(np.zeros((2, 2), np.uint32), wrong)  # type: ignore[arg-type]
+
+
+@given(
+    ids=hypothesis.extra.numpy.arrays(np.uint32, (3, 4), elements=st.integers(0, 6)),
+    named=st.dictionaries(st.integers(1, 6), st.integers(1, 70_000)),
+)
+def test_every_pixel_is_looked_up_in_the_list(ids: np.ndarray, named: dict[int, int]) -> None:
+    """Beside a dictionary asked pixel by pixel; and counts add up."""
+    mapped = category_map(ids, annotations(named), unlabelled=0, unnamed=99_999)
+    truth = [[0 if i == 0 else named.get(i, 99_999) for i in row] for row in ids.tolist()]
+    assert mapped.tolist() == truth
+    strange = unnamed_regions(ids, named)
+    assert sum(strange.values()) == sum(row.count(99_999) for row in truth)
+    assert set(strange) == set(ids.ravel().tolist()) - {0} - named.keys()
 
 
 def test_a_region_without_a_category_is_not_named() -> None:

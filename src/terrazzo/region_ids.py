@@ -138,7 +138,9 @@ def categories_of(annotations: Iterable[Any] | None, *, where: str) -> dict[int,
             problems.append(f"{one!r:.40}, which is no annotation")
             continue
         region, category = one.get("id"), one.get("category_id")
-        if type(region) is not int or not 0 < region <= MAX_REGION:
+        if region == 0 and type(region) is int:
+            problems.append("an annotation with id 0, which is no region: pixels of 0 are those nobody drew")
+        elif type(region) is not int or not 0 < region <= MAX_REGION:
             problems.append(f"an annotation with id {region!r:.40}, not 1-{MAX_REGION:,}")
         elif category is not None and (type(category) is not int or not 0 <= category <= MAX_CATEGORY):
             problems.append(f"region {region} with category {category!r:.40}")

@@ -25,6 +25,7 @@ from terrazzo.images import decode_image, decode_mask, size_of
 
 IMAGE_COLUMNS = ("image", "pixel_values")
 MASK_COLUMNS = ("label", "annotation", "mask", "segmentation")
+REGION_COLUMN = "label.segmentation_bitmap"  # as release2dataset of Segments.ai called it
 LOOK_AT_MOST = 50  # masks opened to tell which ids there are, when nothing names them
 
 
@@ -263,13 +264,21 @@ def find_columns(features: Mapping[str, Any], title: str) -> tuple[str, str | No
 
 
 def unknown_columns(features: Mapping[str, Any], title: str, what: str) -> DatasetFormatError:
+    hint = (
+        "A label that is one number classifies the whole image. Otherwise rename the columns, as in "
+        'datasets: table.rename_column("old", "label"), then save_to_disk.'
+    )
+    if REGION_COLUMN in features:
+        hint = (
+            "Its bitmaps hold region ids, whose categories stand in another column. terrazzo.region_ids.category_map "
+            "puts them together; a release itself gives a table that opens here with --columns semantic."
+        )
     kinds = ", ".join(f"{name} ({_kind(feature)})" for name, feature in features.items())
     return DatasetFormatError(
         f"{title} has {what} that terrazzo knows.",
         found=f"columns {kinds}",
         expected=f"an image in {' or '.join(IMAGE_COLUMNS)}; a mask in one of {', '.join(MASK_COLUMNS)}",
-        hint="A label that is one number classifies the whole image. Otherwise rename the columns, as in "
-        'datasets: table.rename_column("old", "label"), then save_to_disk.',
+        hint=hint,
     )
 
 

@@ -1,8 +1,10 @@
 """What an address answers is fetched whole or told in words; nothing is waited for without end."""
 
 import socket
+import ssl
 import threading
 import time
+import urllib.error
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,6 +152,15 @@ def test_a_silent_server_and_no_server_are_told(monkeypatch: pytest.MonkeyPatch)
         port = silent.getsockname()[1]
     with pytest.raises(UnreachableError, match="refused"), pytest.warns(RuntimeWarning, match="again"):
         fetch(f"http://127.0.0.1:{port}/a.png")
+
+
+def test_a_certificate_that_does_not_hold_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*words: Any, **more: Any) -> None:
+        raise urllib.error.URLError(ssl.SSLCertVerificationError("certificate has expired"))
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", refuse)
+    with pytest.raises(UnreachableError, match="not who it says it is(.|\n)*certificate has expired"):
+        fetch("https://bucket.example/a.png")
 
 
 @pytest.mark.parametrize("url", ["http://[::1/a.png", "http:///a.png", "http://127.0.0.1:port/a.png"])

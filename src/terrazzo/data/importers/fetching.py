@@ -7,6 +7,7 @@ Signed addresses are secrets for as long as they hold, so messages show them wit
 
 import http.client
 import re
+import ssl
 import threading
 import time
 import urllib.error
@@ -51,6 +52,8 @@ def fetch(url: str, *, stop: threading.Event | None = None) -> bytes:
                 raise _told(url, error, answer) from error
             failure: Exception = error
         except (OSError, http.client.HTTPException, EOFError) as error:
+            if isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+                raise UnreachableError(f"{shown(url)} is not who it says it is.", found=str(error)) from error
             failure = error
         except ValueError as error:  # of a host or port in the answer
             raise UnreadableFileError(f"{shown(url)} leads to no address.", found=str(error)[:200]) from error

@@ -52,7 +52,7 @@ class Look:
         from terrazzo.decoding import orientation_of
 
         shown_hw, orientation = size_of(data, where=where), orientation_of(data, where=where)
-        suffix = next(suffix for beginning, suffix in BEGINNINGS.items() if data.startswith(beginning))
+        suffix = next((end for begin, end in BEGINNINGS.items() if data.startswith(begin)), ".png")
         return cls(shown_hw, orientation, suffix)
 
 

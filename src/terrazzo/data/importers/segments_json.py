@@ -6,17 +6,15 @@ categories that are not listed, sample names that are no paths of files.
 """
 
 import json
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 from terrazzo.classes import Color
 from terrazzo.data.importers.downloads import read
+from terrazzo.data.importers.segments_names import file_names, repeated
 from terrazzo.errors import DatasetFormatError, MissingPathError, unknown_name
-from terrazzo.images import IMAGE_SUFFIXES
 from terrazzo.region_ids import MAX_CATEGORY, categories_of
 
 TASKS = ("segmentation-bitmap", "segmentation-bitmap-highres")
@@ -27,7 +25,6 @@ STATUSES = (
 )
 NO_STATUS = "UNKNOWN"  # of a label that does not say
 SHOWN = 8  # how many problems an error lists
-MAX_NAME = 200  # bytes of a part of a name; a file system takes 255
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def read_release(path: Path, labelset: str | None = None) -> Release:
     if problems:
         _refuse(where, problems)
     chosen, others = _labelset(dataset, samples, labelset)
-    stems = _stems(samples, problems)
+    stems = file_names([one.get("name") for one in samples], problems)
     items = [
         _item(sample, stems[name], chosen, categories, problems)
         for sample in samples
@@ -170,8 +167,8 @@ def _categories(
             problems.append(f"category {raw} with the name {name!r:.80}")
     if problems:
         return {}, {}, ()
-    problems += [f"two categories with id {raw}" for raw in _twice(one["id"] for one in listed)]
-    for name in _twice(one["name"].strip() for one in listed):
+    problems += [f"two categories with id {raw}" for raw in repeated(one["id"] for one in listed)]
+    for name in repeated(one["name"].strip() for one in listed):
         ids = sorted(one["id"] for one in listed if one["name"].strip() == name)
         problems.append(f"categories {', '.join(map(str, ids))} are all called {name!r:.80}")
     listed = sorted(listed, key=lambda one: one["id"])
@@ -204,25 +201,6 @@ def _labelset(
     if chosen not in names:
         raise unknown_name("labelset", chosen, names)
     return chosen, tuple(name for name in names if name != chosen)
-
-
-def _stems(samples: Iterable[Mapping[str, Any]], problems: list[str]) -> dict[str, str]:
-    """{sample name: the name of its files}: without the suffix, except where two would then be one."""
-    names = []
-    for place, sample in enumerate(samples):
-        name = sample.get("name")
-        if not isinstance(name, str) or _is_no_file_name(name):
-            problems.append(f"sample {place} with the name {name!r:.80}, which no file can have")
-        else:
-            names.append(name)
-    problems += [f"two samples called {name!r:.80}" for name in _twice(name.casefold() for name in names)]
-    plain = {name: _without_suffix(name) for name in names}
-    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
-    problems += [
-        f"sample {name!r:.80} is a folder of another sample's name" for name in names if name in folders
-    ]
-    twice = set(_twice(stem.casefold() for stem in plain.values()))
-    return {name: name if stem.casefold() in twice else stem for name, stem in plain.items()}
 
 
 def _item(
@@ -286,28 +264,9 @@ def _color(value: Any) -> Color | None:
     return red, green, blue
 
 
-def _is_no_file_name(name: str) -> bool:
-    """True for what would leave the folder, hide, or be refused by a file system."""
-    if not name.isprintable() or "\\" in name or re.match(r"[A-Za-z]:", name):
-        return True
-    return any(
-        part in ("", "..") or part.startswith(".") or len(part.encode(errors="replace")) > MAX_NAME
-        for part in name.split("/")
-    )
-
-
-def _without_suffix(name: str) -> str:
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in IMAGE_SUFFIXES else name
-
-
 def _text(value: Any) -> str:
     """A text for people to read, on one line; "" for what is none."""
     return "".join(c if c.isprintable() else " " for c in value).strip() if isinstance(value, str) else ""
-
-
-def _twice(values: Iterable[Any]) -> list[Any]:
-    return [value for value, count in Counter(values).items() if count > 1]
 
 
 def _refuse(where: str, problems: list[str]) -> NoReturn:
