@@ -72,7 +72,7 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
             missing, root=root, format_name=NAME, layout="every path of the release below its folder"
         )
     elif missing:
-        notes.append(f"{len(missing)} files are named and not there; their samples are left out.")
+        notes.append(f"{len(set(missing))} files are named and not there; their samples are left out.")
     if bare and wanted.columns == "segments":
         notes.append(f"{bare} of the samples taken have no bitmap: their cells are empty.")
     elif bare:
@@ -122,9 +122,7 @@ def choose(release: Release, status: Sequence[str]) -> tuple[list[Item], list[st
         f"Taken by label status: {_counted(taken)}." if taken else "Nothing has the label status asked for."
     ]
     if left:
-        notes.append(
-            f"Left out: {_counted(left)}. --status takes them: --status {left[0][0]}, or --status all."
-        )
+        notes.append(f"Left out: {_counted(left)}. --status A,B,… takes others, --status all every one.")
     if release.other_labelsets:
         others = ", ".join(release.other_labelsets[:SHOWN])
         notes.append(f"Labelset {release.labelset!r}; the release also has {others} (--labelset).")

@@ -94,10 +94,10 @@ def read_release(path: Path, labelset: str | None = None) -> Release:
     samples = _samples(dataset, where)
     problems: list[str] = []
     categories, colors, things = _categories(dataset, problems)
+    stems = file_names([one.get("name") for one in samples], problems)
     if problems:
         _refuse(where, problems)
     chosen, others = _labelset(dataset, samples, labelset)
-    stems = file_names([one.get("name") for one in samples], problems)
     items = [
         _item(sample, stems[name], chosen, categories, problems)
         for sample in samples
