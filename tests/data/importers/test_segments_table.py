@@ -109,6 +109,13 @@ def test_a_table_is_whole_or_absent(release: Path) -> None:
         run(release, columns="segment")
 
 
+def test_a_table_has_nothing_to_link(release: Path) -> None:
+    with pytest.raises(UsageError, match="as bytes"):
+        importers.run(
+            "segments", release, release.parent.parent / "out", Wanted(columns="semantic"), link=True
+        )
+
+
 def test_a_table_keeps_category_0_and_its_name(release: Path) -> None:
     def to_zero(dataset: Any) -> None:
         dataset["task_attributes"]["categories"] = [{"id": 0, "name": "road"}]

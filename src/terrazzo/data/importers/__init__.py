@@ -101,6 +101,8 @@ def run(
     refuse_existing(out)
     with ExitStack() as stack:
         planned = plan(name, src, wanted or Wanted(), stack)
+        if link and planned.write is not None:
+            raise UsageError("A table holds its images as bytes: there is nothing to link.", found="--link")
         for note in planned.notes:
             print(note, file=sys.stderr)
         damaged = carry_out(planned, Path(out), link=link, drop_damaged=drop_damaged, workers=workers)
