@@ -93,7 +93,7 @@ class Store:
 
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}  # ("models" | "datasets", "user/name")
-        self.large: dict[str, bytes] = {}
+        self.large: dict[tuple[str, str], bytes] = {}  # by repository, which keeps its own, and sha256
         self.parts: dict[tuple[str, int], bytes] = {}
         self.faults: list[Fault] = []
         self.log: list[dict[str, Any]] = []
@@ -204,12 +204,12 @@ class Hub(BaseHTTPRequestHandler):
             rf"POST {api}/paths-info/([^/]+)": Hub.paths_info,
             rf"GET|HEAD {api}(?:/revision/([^/]+))?": Hub.info,
             rf"POST /(datasets/)?{ID}\.git/info/lfs/objects/batch": Hub.batch,
-            r"PUT /lfs/(\w{64})": Hub.put,
-            r"PUT /lfs/(\w{64})/(\d+)": Hub.put_part,
-            r"POST /lfs/(\w{64})/complete": Hub.complete,
-            r"POST /lfs/(\w{64})/verify": Hub.verify,
+            r"PUT /lfs/(.+)/(\w{64})": Hub.put,
+            r"PUT /lfs/(.+)/(\w{64})/(\d+)": Hub.put_part,
+            r"POST /lfs/(.+)/(\w{64})/complete": Hub.complete,
+            r"POST /lfs/(.+)/(\w{64})/verify": Hub.verify,
             rf"GET|HEAD /(datasets/)?{ID}/resolve/([^/]+)/(.+)": Hub.resolve,
-            r"GET|HEAD /cdn/(\w{64})": Hub.cdn,
+            r"GET|HEAD /cdn/(.+)/(\w{64})": Hub.cdn,
         }
 
     def command_from_tests(self) -> None:
@@ -366,41 +366,38 @@ class Hub(BaseHTTPRequestHandler):
     def batch(self, prefix: str | None, name: str) -> None:
         if self.writable("datasets" if prefix else "models", name, None) is None:
             return
-        here = f"http://127.0.0.1:{self.store.port}/lfs"
+        place = f"{prefix or 'models/'}{name}"
+        here = f"http://127.0.0.1:{self.store.port}/lfs/{place}"
         objects = []
         for asked in json.loads(self.body)["objects"]:
             oid, size = asked["oid"], asked["size"]
             entry: dict[str, Any] = {"oid": oid, "size": size}
-            if oid not in self.store.large:
+            if (place, oid) not in self.store.large:
                 upload: dict[str, Any] = {"href": f"{here}/{oid}"}
                 if size > PART:
-                    pieces = range(1, -(-size // PART) + 1)
-                    upload = {"href": f"{here}/{oid}/complete"}
-                    upload["header"] = {
-                        "chunk_size": str(PART),
-                        **{f"{n:05d}": f"{here}/{oid}/{n}" for n in pieces},
-                    }
+                    pieces = {f"{n + 1:05d}": f"{here}/{oid}/{n + 1}" for n in range(-(-size // PART))}
+                    upload = {"href": f"{here}/{oid}/complete", "header": {"chunk_size": str(PART), **pieces}}
                 entry["actions"] = {"upload": upload, "verify": {"href": f"{here}/{oid}/verify"}}
             objects.append(entry)
         self.json({"transfer": "basic", "objects": objects})
 
-    def put(self, oid: str) -> None:
+    def put(self, place: str, oid: str) -> None:
         if hashlib.sha256(self.body).hexdigest() != oid:
             return self.refuse(400, "The content is not what was announced")
-        self.store.large[oid] = self.body
+        self.store.large[place, oid] = self.body
         self.send(200, b"", "text/plain")
 
-    def put_part(self, oid: str, number: str) -> None:
+    def put_part(self, place: str, oid: str, number: str) -> None:
         self.store.parts[oid, int(number)] = self.body
         self.send(200, b"", "text/plain", {"ETag": f'"{hashlib.md5(self.body).hexdigest()}"'})
 
-    def complete(self, oid: str) -> None:
+    def complete(self, place: str, oid: str) -> None:
         numbers = [part["partNumber"] for part in json.loads(self.body)["parts"]]
         self.body = b"".join(self.store.parts.pop((oid, number)) for number in numbers)
-        self.put(oid)
+        self.put(place, oid)
 
-    def verify(self, oid: str) -> None:
-        is_there = len(self.store.large.get(oid, b"")) == json.loads(self.body)["size"]
+    def verify(self, place: str, oid: str) -> None:
+        is_there = len(self.store.large.get((place, oid), b"")) == json.loads(self.body)["size"]
         self.json({}) if is_there else self.refuse(404, "Not found")
 
     def commit(self, kind: str, name: str, revision: str) -> None:
@@ -417,9 +414,10 @@ class Hub(BaseHTTPRequestHandler):
             if entry["key"] == "file":
                 tree[value["path"]] = Blob(base64.b64decode(value["content"]), False)
             if entry["key"] == "lfsFile":
-                if value["oid"] not in self.store.large:
+                content = self.store.large.get((f"{kind}/{name}", value["oid"]))
+                if content is None:
                     return self.refuse(400, f"LFS object {value['oid']} was not uploaded")
-                tree[value["path"]] = Blob(self.store.large[value["oid"]], True)
+                tree[value["path"]] = Blob(content, True)
             if entry["key"] == "deletedFile":
                 del tree[value["path"]]
         commit = hashlib.sha1(self.body + head.encode()).hexdigest()
@@ -469,15 +467,16 @@ class Hub(BaseHTTPRequestHandler):
         if blob is None:
             self.refuse(404, "Entry not found", "EntryNotFound", commit)
         elif blob.is_large:  # kept elsewhere, where nobody asks for a token
-            self.store.large[blob.sha256] = blob.content
-            there = f"http://localhost:{self.store.port}/cdn/{blob.sha256}?name={quote(path)}"
+            place = f"{prefix or 'models/'}{name}"
+            self.store.large[place, blob.sha256] = blob.content
+            there = f"http://localhost:{self.store.port}/cdn/{place}/{blob.sha256}?name={quote(path)}"
             linked = {"X-Linked-Etag": f'"{blob.etag}"', "X-Linked-Size": str(len(blob.content))}
             self.send(302, b"", "text/plain", {**commit, **linked, "Location": there})
         else:
             self.content(blob.content, blob.etag, commit)
 
-    def cdn(self, oid: str) -> None:
-        self.content(self.store.large[oid], oid, {})
+    def cdn(self, place: str, oid: str) -> None:
+        self.content(self.store.large[place, oid], oid, {})
 
     def content(self, content: bytes, etag: str, more: dict[str, str]) -> None:
         headers = {

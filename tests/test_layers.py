@@ -73,13 +73,15 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
 }
 ORDER = list(STAIRS)
 BESIDE = {  # pages of a larger room
+    "hub_client": "hub",
+    "staging": "hub",
+    "cards": "hub",
+    "provenance": "training",
     "diagnosis": "training",
     "keeping": "training",
     "asking": "training",
     "preparation": "training",
     "filming": "predicting",
-    "provenance": "training",
-    "cards": "hub",
 }
 
 ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for editors and type checkers; test_public_api.py holds it 
     from terrazzo.data import Dataset, open_dataset
     from terrazzo.errors import TerrazzoError
     from terrazzo.evaluation import evaluate
+    from terrazzo.hub import pull, push
     from terrazzo.inference import Predictor, load
     from terrazzo.prediction import Prediction
     from terrazzo.recipe import Recipe
@@ -43,6 +44,8 @@ _HOMES = {
     "evaluate": "terrazzo.evaluation",
     "load": "terrazzo.inference",
     "open_dataset": "terrazzo.data",
+    "pull": "terrazzo.hub",
+    "push": "terrazzo.hub",
     "train": "terrazzo.training",
 }
 _ROOMS = ("data", "metrics", "nn", "rendering")  # namespaces: tz.metrics.ConfusionMatrix
@@ -63,6 +66,8 @@ __all__ = [
     "metrics",
     "nn",
     "open_dataset",
+    "pull",
+    "push",
     "rendering",
     "train",
 ]

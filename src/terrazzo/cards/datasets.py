@@ -78,12 +78,8 @@ def _metadata(
     dataset: Dataset, stated: str | None, columns: Mapping[str, str], files: Mapping[str, str]
 ) -> dict[str, Any]:
     total = sum(len(split) for split in dataset.splits.values())
-    info = {
-        "features": [{"name": name, "dtype": kind} for name, kind in columns.items()],
-        "splits": [
-            {"name": hub_word(name), "num_examples": len(split)} for name, split in dataset.splits.items()
-        ],
-    }
+    # no splits: `datasets` wants their bytes too, and without those takes nothing of it
+    info = {"features": [{"name": name, "dtype": kind} for name, kind in columns.items()]}
     return {
         "pretty_name": dataset.name,
         **licensing.metadata(read(stated)),

@@ -7,6 +7,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     parsing.py     what a command is, and how its words are read
     datasets.py    import, check, fix, browse
     models.py      quickstart, train, evaluate, predict, convert
+    share.py       push, pull
     catalogue.py   recipes, models, env
 """
 
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from terrazzo import __version__
-from terrazzo.cli import catalogue, datasets, models
+from terrazzo.cli import catalogue, datasets, models, share
 from terrazzo.cli.parsing import Command, find_command
 from terrazzo.errors import StorageError, TerrazzoError
 
@@ -24,6 +25,7 @@ COMMANDS: tuple[Command, ...] = (
     *models.COMMANDS[:1],
     *datasets.COMMANDS,
     *models.COMMANDS[1:],
+    *share.COMMANDS,
     *catalogue.COMMANDS,
 )
 

@@ -54,6 +54,11 @@ def _train_arguments(parser: Parser) -> None:
     parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
     parser.add_argument("--seed", metavar="S", type=whole_number, help="instead of the recipe's train.seed")
     parser.add_argument(
+        "--push",
+        metavar="user/name",
+        help="share the best checkpoint on the Hugging Face Hub at the end, as `terrazzo push` does",
+    )
+    parser.add_argument(
         "--data-changed-ok",
         action="store_true",
         help="resume although the data set is not the one the run was trained on",
@@ -65,6 +70,11 @@ def _train(arguments: Namespace) -> int:
 
     from terrazzo.launcher import place
     from terrazzo.training import train
+
+    if arguments.push is not None:
+        from terrazzo.hub import check_before_training
+
+        check_before_training(arguments.push)
 
     run = train(
         recipe,
@@ -85,6 +95,14 @@ def _train(arguments: Namespace) -> int:
         return 128 + run.stopped_by
     best = "" if run.best is None else f", best {run.best['miou']:.4f} mIoU at step {run.best['step']}"
     print(f"{run.path}: {run.step} steps{best}")
+    if arguments.push is not None:
+        from terrazzo.hub import push
+
+        try:
+            print(f"Pushed: {push(run.path, arguments.push)}")
+        except BaseException as error:
+            error.add_note(f"The run is whole. To push it:\n  terrazzo push {run.path} {arguments.push}")
+            raise
     return 0
 
 

@@ -2,7 +2,8 @@
 
 {"format_version": 1, "name", "license", "source", "classes": [{"name", "color"}], "remap": {"raw id": class id or
 null}, "raw_names": {"raw id": name}, "channels", "dtype", "mean", "std", "splits": {split: folder or [names]},
-"groups": regular expression, "extra": {anything}}. Only "classes" must be there.
+"groups": regular expression, "extra": {anything}}. Only "classes" must be there. It lies beside folders, and beside the
+parquet files of a data set that was shared; there, "splits" is {split: [splits of the table that make it up]}.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from terrazzo.classes import Classes, Remap
+from terrazzo.data import label_space
 from terrazzo.errors import DatasetFormatError, nearest
 from terrazzo.storage import read_json, write_json
 
@@ -43,11 +45,19 @@ class Description:
     std: tuple[float, ...] | None = None
     """Per channel in the unit range."""
     splits: Mapping[str, str | tuple[str, ...]] | None = None
-    """Split -> its folder, or the names of its images in images/; None: by the folders' names."""
+    """Split -> its folder, or the names of its images in images/; of a table, the parts that make it up; None: by the
+    folders' names, or as the table has them."""
     groups: str | None = None
     """A regular expression; names with the same first parenthesis stay on one side of a split made here."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Anything else worth keeping; terrazzo does not read it."""
+
+    def space(self, *, keep_void: bool = False) -> label_space.LabelSpace:
+        """Return what raw ids mean; names such as "unlabeled" become ignore unless `keep_void`."""
+        table = (self.remap or Remap.identity(len(self.classes))).to_class
+        return label_space.settle(
+            self.classes.names, self.classes.colors, table, raw_names=self.raw_names, keep_void=keep_void
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the form that is written; what is None or empty is left out."""

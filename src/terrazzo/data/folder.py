@@ -14,10 +14,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from terrazzo.classes import Remap
 from terrazzo.data import class_names, dataset, description, fingerprint, label_space
 from terrazzo.data.splits import SPLIT_NAMES
-from terrazzo.errors import DatasetFormatError
+from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
 
 MASK_FOLDERS = ("masks", "labels", "annotations")  # the first is ours
@@ -31,10 +30,7 @@ def open_folder(root: Path | str, *, keep_void: bool = False, split_manifest: An
     if (root / description.FILE).is_file():
         about = description.read_description(root)
         pairs = pair(find_folders(root, about.splits))
-        names, table = about.classes.names, (about.remap or Remap.identity(len(about.classes))).to_class
-        space = label_space.settle(
-            names, about.classes.colors, table, raw_names=about.raw_names, keep_void=keep_void
-        )
+        space = about.space(keep_void=keep_void)
     else:
         pairs = pair(find_folders(root))
         about, space = None, _named_classes(root, pairs, keep_void=keep_void)
@@ -128,6 +124,16 @@ class FolderRecords:
     def where(self, index: int, *, mask: bool = False) -> str:
         """Return the path of the image or of its mask."""
         return os.path.join(self.root, (self.mask_paths if mask else self.image_paths)[index])
+
+    def cell(self, index: int, *, mask: bool = False) -> bytes:
+        """Return the bytes of the image's file, or of its mask's."""
+        path = self.where(index, mask=mask)
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise UnreadableFileError(
+                f"{path} cannot be read.", found=error.strerror or str(error)
+            ) from error
 
     def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
         """Return one sha256 (hex) per pair, over the hashes of both files."""

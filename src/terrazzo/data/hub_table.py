@@ -5,15 +5,16 @@ sets that are published as one are named together with their importer.
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from terrazzo.data import class_names, table
+from terrazzo.data import class_names, description, table
 from terrazzo.data.dataset import Dataset
 from terrazzo.data.refusals import missing, script_data_set
-from terrazzo.errors import DatasetFormatError
+from terrazzo.errors import DatasetFormatError, UsageError
 
 SAVE_IT = 'Save it once with datasets, load_dataset("{repo}").save_to_disk(FOLDER), and write the names into FOLDER.'
 
@@ -24,10 +25,8 @@ def open_hub(source: str, *, keep_void: bool = False, split_manifest: Any = None
 
     repo, _, revision = source.partition("@")
     about = _about(repo, revision or None, source)
-    names_file = _names_file(repo, revision or None, source, is_reachable=about is not None)
-    commit = (
-        names_file.parent.name if names_file is not None else about.sha
-    )  # the cache's folders are commits
+    named = _names_file(repo, revision or None, source, is_reachable=about is not None)
+    commit = named.parent.name if named is not None else about.sha  # the cache's folders are commits
     with _reachable(about is not None):
         try:
             tables = dict(datasets.load_dataset(repo, revision=commit))
@@ -39,18 +38,30 @@ def open_hub(source: str, *, keep_void: bool = False, split_manifest: Any = None
             source,
             found=f"the Hugging Face Hub cannot be reached, and only commit {', '.join(sorted(found))} is kept here",
         )
+    page, location = f"https://huggingface.co/datasets/{repo}", f"{repo}@{commit}"
+    if named is not None and named.name == description.FILE:
+        return table.assemble_described(
+            tables,
+            description.read_description(named.parent),
+            title=source,
+            location=location,
+            keep_void=keep_void,
+            manifest=split_manifest,
+            license=_license(about),
+            source=page,
+        )
     records = table.recognise(tables, source)
-    if names_file is None:
+    if named is None:
         raise table.unnamed(source, Path(repo.split("/")[-1]), records, advice=SAVE_IT.format(repo=source))
     return table.assemble(
         records,
-        class_names.read(names_file, keep_void=keep_void),
+        class_names.read(named, keep_void=keep_void),
         tables,
         name=repo.split("/")[-1],
-        location=f"{repo}@{commit}",
+        location=location,
         manifest=split_manifest,
         license=_license(about),
-        source=f"https://huggingface.co/datasets/{repo}",
+        source=page,
     )
 
 
@@ -99,7 +110,8 @@ def find_parquet(source: str) -> HubParquet:
 
 def _license(about: Any) -> str | None:
     card = about.card_data if about is not None else None
-    return str(card["license"]) if card is not None and "license" in card else None
+    stated = card["license"] if card is not None and "license" in card else None
+    return None if stated in (None, "unknown") else str(stated)
 
 
 def _about(repo: str, revision: str | None, source: str) -> Any:
@@ -115,21 +127,38 @@ def _about(repo: str, revision: str | None, source: str) -> Any:
 
 
 def _names_file(repo: str, revision: str | None, source: str, *, is_reachable: bool) -> Path | None:
-    """The downloaded id2label.json, in a folder called by its commit; None where the data set has none."""
+    """The downloaded dataset.json of ours, else id2label.json, in a folder called by its commit; None without both."""
+    described = _downloaded(repo, revision, description.FILE, source, is_reachable=is_reachable, is_due=False)
+    if described is not None and _is_ours(described):
+        return described
+    return _downloaded(repo, revision, "id2label.json", source, is_reachable=is_reachable, is_due=True)
+
+
+def _is_ours(path: Path) -> bool:
+    """True for a dataset.json that terrazzo wrote; other people may call anything so."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and {"format_version", "classes"} <= value.keys()
+
+
+def _downloaded(
+    repo: str, revision: str | None, name: str, source: str, *, is_reachable: bool, is_due: bool
+) -> Path | None:
+    """A file of the data set; None where there is none. is_due: where the Hub is out of reach, it must be here."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     try:
         return Path(
             hf_hub_download(
-                repo,
-                "id2label.json",
-                repo_type="dataset",
-                revision=revision,
-                local_files_only=not is_reachable,
+                repo, name, repo_type="dataset", revision=revision, local_files_only=not is_reachable
             )
         )
     except LocalEntryNotFoundError as error:  # not looked for: the Hub is out of reach
+        if not is_due:
+            return None
         raise _hub_error(source, error) from error
     except EntryNotFoundError:
         return None
@@ -169,6 +198,11 @@ def _hub_error(source: str, error: BaseException) -> Exception:
         "RevisionNotFoundError",
         "FileNotFoundError",
     ):
+        if kind == "RepositoryNotFoundError" and _is_model(source.partition("@")[0]):
+            return UsageError(
+                f"{source} on the Hub is a model, not a data set.",
+                command=f"terrazzo predict {source} IMAGES --out DIR",
+            )
         return missing(source, found=f"no such folder here, and on the Hub: {said}")
     if _is_out_of_reach(error):
         return missing(
@@ -183,6 +217,15 @@ def _hub_error(source: str, error: BaseException) -> Exception:
     return DatasetFormatError(
         f"{source} could not be loaded from the Hugging Face Hub.", found=f"{kind}: {said}"
     )
+
+
+def _is_model(repo: str) -> bool:
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().repo_exists(repo)
+    except Exception:  # it is asked only to say more of another error
+        return False
 
 
 def _is_out_of_reach(error: BaseException) -> bool:

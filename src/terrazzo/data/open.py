@@ -66,6 +66,8 @@ def open_dataset(
 def _open_local_folder(path: Path, *, keep_void: bool, stream: bool, split_manifest: Any) -> Dataset:
     from terrazzo.data.folder import open_folder
 
+    if _is_described(path):
+        return _open_parquet(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     if (path / "dataset.json").is_file():
         return open_folder(path, keep_void=keep_void, split_manifest=split_manifest)
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
@@ -75,6 +77,12 @@ def _open_local_folder(path: Path, *, keep_void: bool, stream: bool, split_manif
     if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
         return _open_parquet(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     return open_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _is_described(path: Path) -> bool:
+    from terrazzo.data.table import is_described
+
+    return is_described(path)
 
 
 def _open_parquet(path: Path, *, keep_void: bool, stream: bool, split_manifest: Any) -> Dataset:

@@ -8,12 +8,11 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from terrazzo import remote
-from terrazzo.classes import Remap
-from terrazzo.data import dataset, description, label_space
+from terrazzo.data import dataset, description
 from terrazzo.data.folder import MASK_FOLDERS, FolderRecords
 from terrazzo.data.splits import SPLIT_NAMES
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
@@ -24,7 +23,7 @@ def open_remote_folder(
     url: str, listing: Mapping[str, remote.Facts], *, keep_void: bool = False, split_manifest: Any = None
 ) -> dataset.Dataset:
     """Return the Dataset in a folder at a URL; listing: what lies there, by the path below it."""
-    about = _description(remote.join(url, description.FILE))
+    about = read_described(remote.join(url, description.FILE))
     folders = about.splits or _split_folders(listing)
     if not all(isinstance(folder, str) for folder in folders.values()):
         raise DatasetFormatError(
@@ -32,14 +31,10 @@ def open_remote_folder(
             expected="splits that are folders, where a data set is read from afar",
             hint="Copy it to this machine, and open the copy.",
         )
-    table = (about.remap or Remap.identity(len(about.classes))).to_class
-    space = label_space.settle(
-        about.classes.names, about.classes.colors, table, raw_names=about.raw_names, keep_void=keep_void
-    )
     note = f"Read file by file from {url}; the fingerprint is made of names, sizes and ETags."
     return dataset.assemble(
         {split: _records(url, str(folder), listing) for split, folder in folders.items()},
-        space,
+        about.space(keep_void=keep_void),
         name=about.name or PurePosixPath(remote.path_of(url)).name,
         location=url,
         channels=about.channels,
@@ -65,6 +60,10 @@ class RemoteRecords(FolderRecords):
         """Return the URL of the image or of its mask."""
         return remote.join(self.root, (self.mask_paths if mask else self.image_paths)[index])
 
+    def cell(self, index: int, *, mask: bool = False) -> bytes:
+        """Return the bytes of the image's file, or of its mask's, as they lie there."""
+        return remote.read(self.where(index, mask=mask))
+
     def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
         """Return one sha256 (hex) per pair, over what the place says of both files; none is read."""
         return [hashlib.sha256(repr(self._said(index)).encode()).hexdigest() for index in indices]
@@ -74,7 +73,10 @@ class RemoteRecords(FolderRecords):
         return [(self.facts[path].size, self.facts[path].identity) for path in paths]
 
 
-def _description(url: str) -> description.Description:
+def read_described(url: "Path | str") -> description.Description:
+    """Return the dataset.json at a URL, or on this machine."""
+    if not remote.is_url(url):
+        return description.read_description(Path(url).parent)
     try:
         value = json.loads(remote.read(url))
     except ValueError as error:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from terrazzo import remote
 from terrazzo.data import class_names, dataset, description, hub_table, table
-from terrazzo.data.remote_folder import open_remote_folder
+from terrazzo.data.remote_folder import open_remote_folder, read_described
 from terrazzo.data.row_groups import Held, ParquetFile, read_footers
 from terrazzo.data.splits import SPLIT_NAMES
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
@@ -30,9 +30,10 @@ def stream_files(path: Path, *, keep_void: bool = False, split_manifest: Any = N
     """Return the Dataset in a parquet file, or in a folder of them, on this machine."""
     root = path.resolve()
     folder = root if root.is_dir() else root.parent
-    names_file = (
-        class_names.find(folder, folder.parent) if folder.name == "data" else class_names.find(folder)
-    )
+    described = root / description.FILE
+    names_file = described if table.is_described(root) else class_names.find(folder)
+    if names_file is None and folder.name == "data":
+        names_file = class_names.find(folder.parent)
     return _opened(
         table.parquet_files(root),
         names_file,
@@ -47,12 +48,13 @@ def stream_files(path: Path, *, keep_void: bool = False, split_manifest: Any = N
 
 def open_url(url: str, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
     """Return the Dataset at a URL: a parquet file, a folder of them, or a folder that holds dataset.json and images."""
-    url = url.rstrip("/")
+    url, names_file = url.rstrip("/"), None
     if PurePosixPath(remote.path_of(url)).suffix.lower() == ".parquet":
         files, folder = {"": [url]}, remote.parent(url)
     else:
         listing = {file.below: file.facts for file in remote.files_below(url)}
-        if description.FILE in listing:
+        is_table = any(table.SHARD.fullmatch(below) for below in listing)
+        if description.FILE in listing and not is_table:
             return open_remote_folder(url, listing, keep_void=keep_void, split_manifest=split_manifest)
         inside = {below: remote.join(url, below) for below in listing if below.lower().endswith(".parquet")}
         if not inside:
@@ -62,9 +64,11 @@ def open_url(url: str, *, keep_void: bool = False, split_manifest: Any = None) -
                 expected="parquet files with an image column and a mask column, or dataset.json with train/images …",
             )
         files, folder = table.by_split(inside, url), url
+        if description.FILE in listing:
+            names_file = remote.join(url, description.FILE)
     return _opened(
         files,
-        _names_at(folder),
+        names_file or _names_at(folder),
         title=url,
         name=PurePosixPath(remote.path_of(url)).stem,
         location=url,
@@ -231,13 +235,23 @@ def _opened(
     records = _recognised(by_split, title)
     if names_file is None:
         raise table.unnamed(title, folder, records, advice=advice)
+    about = read_described(names_file) if PurePosixPath(str(names_file)).name == description.FILE else None
+    space = (
+        class_names.read(names_file, keep_void=keep_void)
+        if about is None
+        else about.space(keep_void=keep_void)
+    )
     return dataset.assemble(
         records,
-        class_names.read(names_file, keep_void=keep_void),
-        name=name,
+        space,
+        name=(about.name if about else None) or name,
         location=location,
-        license=license,
-        source=source,
+        channels=about.channels if about else None,
+        dtype=about.dtype if about else None,
+        mean=about.mean if about else None,
+        std=about.std if about else None,
+        license=(about.license if about else None) or license,
+        source=(about.source if about else None) or source,
         split_manifest=manifest,
         notes=[_note(records)],
     )

@@ -1,8 +1,9 @@
 """A data set as a table of Hugging Face `datasets`: saved with save_to_disk, or parquet; `hub_table.py` adds the Hub.
 
 Columns are recognised by name and kind: an image (`image`, `pixel_values`) and a mask (`label`, `annotation`, `mask`,
-`segmentation`). Names of ids come from id2label.json. Cells are decoded by us, from their own bytes, under the same
-rules as files; nothing is converted on the way. Nothing here uses the network.
+`segmentation`). Names of ids come from id2label.json. Where a dataset.json lies beside parquet files, as `push`
+writes them, all is as it says, and images have the names they had. Cells are decoded by us, from their own bytes, under
+the same rules as files; nothing is converted on the way. Nothing here uses the network.
 """
 
 import contextlib
@@ -11,13 +12,13 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.data import class_names, dataset, fingerprint
+from terrazzo.data import class_names, dataset, description, fingerprint
 from terrazzo.data.label_space import LabelSpace
 from terrazzo.data.splits import SPLIT_NAMES
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
@@ -26,6 +27,7 @@ from terrazzo.images import decode_image, decode_mask, size_of
 IMAGE_COLUMNS = ("image", "pixel_values")
 MASK_COLUMNS = ("label", "annotation", "mask", "segmentation")
 REGION_COLUMN = "label.segmentation_bitmap"  # as release2dataset of Segments.ai called it
+SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\.parquet")  # as `datasets` names them on the Hub
 LOOK_AT_MOST = 50  # masks opened to tell which ids there are, when nothing names them
 
 
@@ -66,11 +68,27 @@ def open_parquet(path: Path, *, keep_void: bool = False, split_manifest: Any = N
     into the cache of `datasets`.
     """
     tables = parquet_tables(path)
+    if is_described(path):
+        about = description.read_description(path)
+        return assemble_described(
+            tables,
+            about,
+            title=str(path),
+            location=str(path.resolve()),
+            keep_void=keep_void,
+            manifest=split_manifest,
+        )
     folder = path if path.is_dir() else path.parent
     records = recognise(tables, str(path))
     space = _local_names(folder, records, keep_void=keep_void)
     name = path.resolve().stem if path.is_file() else path.resolve().name
     return assemble(records, space, tables, name=name, location=str(path.resolve()), manifest=split_manifest)
+
+
+def is_described(path: Path) -> bool:
+    """True for a folder of parquet files with a dataset.json beside them, as terrazzo shares a data set."""
+    has_tables = any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
+    return has_tables and (path / description.FILE).is_file()
 
 
 def parquet_files(path: Path) -> dict[str, list[str]]:
@@ -201,6 +219,57 @@ def assemble(
     )
 
 
+def assemble_described(
+    tables: Mapping[str, Any],
+    about: description.Description,
+    *,
+    title: str,
+    location: str,
+    keep_void: bool,
+    manifest: Any,
+    license: str | None = None,
+    source: str | None = None,
+) -> dataset.Dataset:
+    """Return the Dataset of tables with a dataset.json beside them: the very one that was shared."""
+    records = recognise(_joined(tables, about.splits, title), title, paths_are_names=True)
+    return dataset.assemble(
+        records,
+        about.space(keep_void=keep_void),
+        name=about.name or Path(title).name,
+        location=location,
+        channels=about.channels,
+        dtype=about.dtype,
+        mean=about.mean,
+        std=about.std,
+        license=about.license or license,
+        source=about.source or source,
+        groups=about.groups,
+        split_manifest=manifest,
+    )
+
+
+def _joined(
+    tables: Mapping[str, Any], splits: Mapping[str, str | tuple[str, ...]] | None, title: str
+) -> dict[str, Any]:
+    """The splits that were shared in parts, put together again; a split that was made is made again from the whole."""
+    import datasets
+
+    if splits is None:
+        return dict(tables)
+    joined = {}
+    for split, parts in splits.items():
+        members = [parts] if isinstance(parts, str) else list(parts)
+        missing = [part for part in members if part not in tables]
+        if missing:
+            raise DatasetFormatError(
+                f"dataset.json of {title} names splits that are not there.",
+                found=", ".join(tables),
+                expected=f"{', '.join(members)}, of which {split or 'everything'} is made",
+            )
+        joined[split] = datasets.concatenate_datasets([tables[part] for part in members])
+    return joined
+
+
 def content_of(value: Any, feature: Any, *, where: str) -> Any:
     """Return the bytes of an encoded cell, or the array of a plain one."""
     if isinstance(value, dict):
@@ -218,8 +287,13 @@ def content_of(value: Any, feature: Any, *, where: str) -> Any:
 # -- columns and rows --------------------------------------------------------------------------------------------------
 
 
-def recognise(tables: Mapping[str, Any], title: str) -> dict[str, TableRecords]:
-    """Recognise the columns of every split; all splits have the same."""
+def recognise(
+    tables: Mapping[str, Any], title: str, *, paths_are_names: bool = False
+) -> dict[str, TableRecords]:
+    """Recognise the columns of every split; all splits have the same.
+
+    paths_are_names: the images' paths in the table, folders included, are the names they had before.
+    """
     records: dict[str, TableRecords] = {}
     for key, table in tables.items():
         split = SPLIT_NAMES.get(key, key)
@@ -227,14 +301,14 @@ def recognise(tables: Mapping[str, Any], title: str) -> dict[str, TableRecords]:
             raise DatasetFormatError(
                 f"{title} has two splits that are both {split!r}.", found=", ".join(tables)
             )
-        records[split] = _recognise(table, f"{title} [{key}]" if key else title)
+        records[split] = _recognise(table, f"{title} [{key}]" if key else title, paths_are_names)
     if not any(one.has_masks for one in records.values()):
         raise unknown_columns(next(iter(tables.values())).features, title, "no mask column")
     ordered = [split for split in ("", "train", "val", "test") if split in records]
     return {split: records[split] for split in [*ordered, *(s for s in records if s not in ordered)]}
 
 
-def _recognise(table: Any, title: str) -> TableRecords:
+def _recognise(table: Any, title: str, paths_are_names: bool) -> TableRecords:
     import datasets
 
     image, mask = find_columns(table.features, title)
@@ -244,7 +318,7 @@ def _recognise(table: Any, title: str) -> TableRecords:
     for name in table.column_names:
         if isinstance(table.features[name], datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
-    return TableRecords(table.with_format(None), image, mask, _names(table, image), title)
+    return TableRecords(table.with_format(None), image, mask, _names(table, image, paths_are_names), title)
 
 
 def find_columns(features: Mapping[str, Any], title: str) -> tuple[str, str | None]:
@@ -332,8 +406,8 @@ def _null_flags(cells: Any) -> list[bool]:
     return [bool(flag) for flag in flags]
 
 
-def _names(table: Any, column: str) -> tuple[str, ...]:
-    """The stems of the images' paths where every row has one of its own, else row numbers."""
+def _names(table: Any, column: str, paths_are_names: bool) -> tuple[str, ...]:
+    """The stems of the images' paths (or paths without suffix) where every row has one of its own, else row numbers."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -342,7 +416,8 @@ def _names(table: Any, column: str) -> tuple[str, ...]:
     if not pa.types.is_struct(cells.type):
         return numbers
     paths = pc.struct_field(cells, "path").to_pylist()
-    stems = [Path(str(path).replace("\\", "/")).stem for path in paths if path]
+    given = [PurePosixPath(str(path).replace("\\", "/")) for path in paths if path]
+    stems = [path.with_suffix("").as_posix() if paths_are_names else path.stem for path in given]
     return tuple(stems) if len(stems) == len(numbers) and len(set(stems)) == len(stems) else numbers
 
 
@@ -400,6 +475,8 @@ def unnamed(
 
 def _split_in(below: str) -> str:
     """The split that a parquet file's name or folder says, or ""; below: its path below the data set."""
+    if shared := SHARD.fullmatch(below):
+        return SPLIT_NAMES.get(shared[1].lower(), shared[1])
     for part in reversed(below.split("/")):
         word = re.match(r"[A-Za-z]+", part)
         if word and word[0].lower() in SPLIT_NAMES:

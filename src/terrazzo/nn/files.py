@@ -205,6 +205,10 @@ def _fetch(repo: str, revision: str | None, *, hint: str | None) -> Path:
             folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*names, *pickles]))
         return folder
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
+        if _is_data_set(repo):
+            raise UsageError(
+                f"{shown} on the Hub is a data set, not a model.", command=f"terrazzo check {shown}"
+            ) from error
         login = "If it is yours, or you were given access, log in first:"
         raise MissingPathError(
             f"There is no folder {shown} here, and no such model on the Hub, or it is private or gated.",
@@ -221,6 +225,15 @@ def _fetch(repo: str, revision: str | None, *, hint: str | None) -> Path:
             hint=f"{hint} {fetch}" if hint else fetch,
             command=f"hf download {repo}" + (f" --revision {revision}" if revision else ""),
         ) from error
+
+
+def _is_data_set(repo: str) -> bool:
+    from huggingface_hub import HfApi
+
+    try:
+        return HfApi().repo_exists(repo, repo_type="dataset")
+    except Exception:  # it is asked only to say more of another error
+        return False
 
 
 def _first_line(error: Exception) -> str:
