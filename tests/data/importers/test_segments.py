@@ -52,7 +52,7 @@ def test_a_release_becomes_masks_worked_by_hand(release: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "Taken by label status: LABELED 1, REVIEWED 1, VERIFIED 1." in said
     assert "Left out: UNLABELED 1, PRELABELED 1, REJECTED 1." in said
-    assert "Labelset 'ground-truth'; the release also has predictions" in said
+    assert "Labelset 'ground-truth'; the release also has 'predictions'" in said
     assert "What nobody drew is 0 in the masks, and ignored" in said
 
 
@@ -108,6 +108,15 @@ def test_another_labelset_is_chosen(release: Path) -> None:
     with pytest.raises(UsageError, match="labelset 'prediction'(.|\n)*Did you mean 'predictions'"):
         run(release, labelset="prediction")
     assert set(masks(run(release, labelset="predictions"))) == {"d"}
+
+
+def test_a_hostile_labelset_moves_no_cursor(release: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = [{"name": "\x1b[2J"}, {"name": "x" * 1000}]
+    run(change(release, lambda dataset: dataset["labelsets"].extend(sets)))
+    said = capsys.readouterr().err
+    assert "'xxx" in said
+    assert "\x1b" not in said
+    assert len(max(said.splitlines(), key=len)) < 300
 
 
 def test_the_only_labelset_is_taken_whatever_its_name(release: Path) -> None:

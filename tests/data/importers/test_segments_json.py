@@ -149,6 +149,10 @@ def test_missing_files_are_listed_or_left_out_as_asked(
         run(release)
     assert set(masks(run(release, partial=True))) == {"c"}
     assert "2 files are named and not there; their samples are left out." in capsys.readouterr().err
+    (release.parent / "bitmaps" / "scene.png").unlink()
+    (release.parent / "bitmaps" / "nothing.png").unlink()
+    with pytest.raises(DatasetFormatError, match="4 paths are missing"):  # two samples share the scene
+        importers.run("segments", release, release.parent.parent / "all", Wanted(status=("all",)))
 
 
 def test_samples_that_differ_in_their_suffix_alone_keep_it(release: Path) -> None:

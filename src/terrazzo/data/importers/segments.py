@@ -67,12 +67,13 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
         if bitmap is not None:
             mask = Bitmap(item.name, bitmap, image, item.regions, values, seen)
         found.append((item, Pair(item.stem, image, mask)))
+    missing = list(dict.fromkeys(missing))  # samples may share a file
     if not wanted.partial:
         refuse_missing(
             missing, root=root, format_name=NAME, layout="every path of the release below its folder"
         )
     elif missing:
-        notes.append(f"{len(set(missing))} files are named and not there; their samples are left out.")
+        notes.append(f"{len(missing)} files are named and not there; their samples are left out.")
     if bare and wanted.columns == "segments":
         notes.append(f"{bare} of the samples taken have no bitmap: their cells are empty.")
     elif bare:
@@ -124,8 +125,8 @@ def choose(release: Release, status: Sequence[str]) -> tuple[list[Item], list[st
     if left:
         notes.append(f"Left out: {_counted(left)}. --status A,B,… takes others, --status all every one.")
     if release.other_labelsets:
-        others = ", ".join(release.other_labelsets[:SHOWN])
-        notes.append(f"Labelset {release.labelset!r}; the release also has {others} (--labelset).")
+        others = ", ".join(f"{name!r:.80}" for name in release.other_labelsets[:SHOWN])
+        notes.append(f"Labelset {release.labelset!r:.80}; the release also has {others} (--labelset).")
     return chosen, notes
 
 

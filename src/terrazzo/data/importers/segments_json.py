@@ -189,7 +189,7 @@ def _labelset(
     for sample in samples:
         labels = sample.get("labels")
         names += labels if isinstance(labels, dict) else ()
-    names = list(dict.fromkeys(names))
+    names = [name for name in dict.fromkeys(names) if name.isprintable()]  # others nobody can ask for
     chosen = wanted or (names[0] if len(names) == 1 else LABELSET)
     if chosen not in names and wanted is None:
         raise DatasetFormatError(
