@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for editors and type checkers; test_public_api.py holds it 
     from terrazzo.report import Report
     from terrazzo.run import Run
     from terrazzo.sample import Sample
+    from terrazzo.serving import serve
     from terrazzo.training import train
 
 _HOMES = {
@@ -46,6 +47,7 @@ _HOMES = {
     "open_dataset": "terrazzo.data",
     "pull": "terrazzo.hub",
     "push": "terrazzo.hub",
+    "serve": "terrazzo.serving",
     "train": "terrazzo.training",
 }
 _ROOMS = ("data", "metrics", "nn", "rendering")  # namespaces: tz.metrics.ConfusionMatrix
@@ -69,6 +71,7 @@ __all__ = [
     "pull",
     "push",
     "rendering",
+    "serve",
     "train",
 ]
 

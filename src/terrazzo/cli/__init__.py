@@ -8,6 +8,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     datasets.py    import, check, fix, browse
     models.py      quickstart, train, evaluate, predict, convert
     share.py       push, pull
+    serving.py     serve
     catalogue.py   recipes, models, env
 """
 
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from terrazzo import __version__
-from terrazzo.cli import catalogue, datasets, models, share
+from terrazzo.cli import catalogue, datasets, models, serving, share
 from terrazzo.cli.parsing import Command, find_command
 from terrazzo.errors import StorageError, TerrazzoError
 
@@ -26,6 +27,7 @@ COMMANDS: tuple[Command, ...] = (
     *datasets.COMMANDS,
     *models.COMMANDS[1:],
     *share.COMMANDS,
+    *serving.COMMANDS,
     *catalogue.COMMANDS,
 )
 

@@ -1,0 +1,82 @@
+"""What is refused, and how it is told: our four parts as RFC 9457 problem details.
+
+{"type": "urn:terrazzo:unreadable-file", "title": what, "status": 422, "detail": all parts as one text,
+ "found": …, "expected": …, "hint": …, "command": …}
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from terrazzo.errors import DataError, TerrazzoError, UnknownNameError, UsageError
+
+
+class RefusalError(TerrazzoError):
+    """A request that is answered with a status of 4xx or 5xx and a reason."""
+
+    def __init__(
+        self,
+        status: int,
+        what: str,
+        *,
+        kind: str,
+        found: str | None = None,
+        expected: str | None = None,
+        hint: str | None = None,
+        command: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """kind: the end of the problem's `type`, such as "queue-full"."""
+        super().__init__(what, found=found, expected=expected, hint=hint, command=command)
+        self.status, self.kind, self.headers = status, kind, dict(headers or {})
+
+
+def busy(what: str, *, kind: str, seconds: float, status: int = 429) -> RefusalError:
+    """The refusal of a request that may come again after `seconds`."""
+    wait = max(1, math.ceil(seconds))
+    return RefusalError(
+        status,
+        what,
+        kind=kind,
+        hint=f"Nothing was done with the image. Send it again in {wait} second{'s' if wait != 1 else ''}.",
+        headers={"Retry-After": str(wait)},
+    )
+
+
+def refusal_of(error: TerrazzoError) -> RefusalError:
+    """Return what a client is told of an error of ours: words for the command line are left out."""
+    if isinstance(error, RefusalError):
+        return error
+    status = 404 if isinstance(error, UnknownNameError) else 400 if isinstance(error, UsageError) else 500
+    if isinstance(error, DataError):
+        what = error.what.replace("The image 'upload'", "The upload").replace("'upload'", "The upload")
+        return RefusalError(
+            422, what, kind=_kind(error), found=error.found, expected=error.expected
+        )  # its hint speaks of files and folders
+    return RefusalError(
+        status, error.what, kind=_kind(error), found=error.found, expected=error.expected, hint=error.hint
+    )
+
+
+def problem(refusal: RefusalError) -> Response:
+    """Return the answer that tells a refusal."""
+    parts = {name: getattr(refusal, name) for name in ("found", "expected", "hint", "command")}
+    told = {
+        "type": f"urn:terrazzo:{refusal.kind}",
+        "title": refusal.what,
+        "status": refusal.status,
+        "detail": str(refusal),
+        **{name: part for name, part in parts.items() if part is not None},
+    }
+    body = json.dumps(told, ensure_ascii=False).encode()
+    return Response(
+        body, status_code=refusal.status, media_type="application/problem+json", headers=refusal.headers
+    )
+
+
+def _kind(error: TerrazzoError) -> str:
+    words = re.findall(r"[A-Z][a-z0-9]*", type(error).__name__.removesuffix("Error"))
+    return "-".join(words).lower() or "error"
