@@ -457,6 +457,12 @@ def test_what_is_no_report_is_refused(value: Any) -> None:
         Report.from_json(value)
 
 
+@pytest.mark.parametrize("counts", [[[1], [2]], [[1, 2, 3]], [], [[1e400] * 3] * 3, "x"])
+def test_a_report_whose_counts_do_not_fit_its_classes_is_refused(report: Report, counts: Any) -> None:
+    with pytest.raises(UnreadableFileError, match="no report that this version of terrazzo wrote"):
+        Report.from_json(report.to_json() | {"counts": counts})
+
+
 def test_names_cannot_write_html(report: Report) -> None:
     page = report._repr_html_()
     assert "&lt;b&gt;sky&lt;/b&gt;" in page

@@ -181,15 +181,18 @@ class Report:
         try:
             if value["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format_version {value['format_version']}")
+            names = tuple(value["per_class"])
+            if not names:
+                raise ValueError("no classes")
             return cls(
-                names=tuple(value["per_class"]),
-                counts=np.asarray(value["counts"], dtype=np.int64).reshape(len(value["per_class"]), -1),
+                names=names,
+                counts=np.asarray(value["counts"], dtype=np.int64).reshape(len(names), len(names)),
                 metrics={name: math.nan if v is None else v for name, v in value["metrics"].items()},
                 worst=tuple((name, score) for name, score in value["worst"]),
                 notes=tuple(value["notes"]),
                 **{name: value[name] for name in _AS_THEY_ARE},
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise UnreadableFileError(
                 "This is no report that this version of terrazzo wrote.",
                 found=f"{type(error).__name__}: {error}",

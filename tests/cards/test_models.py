@@ -1,7 +1,9 @@
 """The card of a model says what is in its folder, in the Hub's form; a stranger's words in it are only words."""
 
 import json
+import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from huggingface_hub import ModelCard
 import terrazzo as tz
 from card_reading import HOSTILE, SEEN, read
 from terrazzo import cards
+from terrazzo.errors import TerrazzoError
 from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.report import Report
 from terrazzo.run import Run
@@ -152,6 +155,53 @@ def test_hostile_words_are_only_words(folder: Path) -> None:
     assert "evil" not in "".join(page.code)
 
 
+def places(value: object) -> Iterator[tuple[object, object]]:
+    """Yield (container, key) of everything in some JSON."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield value, key
+            yield from places(inner)
+
+
+def test_files_of_any_shape_give_a_card_or_a_sentence(folder: Path) -> None:
+    """120 times, a place of one of the files holds something else."""
+    rng = random.Random(0)
+    others = (
+        "<b>`|",
+        "---\n# x",
+        [],
+        {},
+        None,
+        -1,
+        1e400,
+        [1, "x"],
+        {"a": {"b": 1}},
+        True,
+        "../../etc",
+        HOSTILE[3],
+    )
+    refused = 0
+    for name, count in (("terrazzo.json", 80), ("evaluation.json", 40)):
+        text = (folder / name).read_text("utf-8")
+        for _ in range(count):
+            value = json.loads(text)
+            container, key = rng.choice(list(places(value)))
+            container[key] = rng.choice(others)  # type: ignore[index]
+            (folder / name).write_text(json.dumps(value), "utf-8")
+            try:
+                card = ModelCard(cards.model_card(folder, repo_id="anna/street"))
+            except TerrazzoError:
+                refused += 1
+                continue
+            page = read(card)
+            assert page.headings == HEADINGS
+            assert not page.tags & {"b", "script", "em"}
+            assert page.images == ["pictures/predictions.png"]
+            assert all(link.startswith("https://spdx.org/") for link in page.links)
+        (folder / name).write_text(text, "utf-8")
+    assert 10 < refused < 110  # neither all nor none
+
+
 def test_what_was_not_seen_in_validation_is_said(folder: Path) -> None:
     names = ("road", "sky", "tram")
     changed(folder, classes=[{"name": name} for name in names])
@@ -159,6 +209,26 @@ def test_what_was_not_seen_in_validation_is_said(folder: Path) -> None:
     page = read(ModelCard(cards.model_card(folder, repo_id="anna/street")))
     assert "tram does not occur in the validation: how well it finds them is not known." in page.text
     assert next(row for row in page.rows if row[1] == "tram")[3:] == ["n/a", "n/a", "n/a", "0"]
+
+
+def test_classes_that_it_never_finds_are_named(folder: Path) -> None:
+    names = ("road", "sky", "tram", "bus")
+    changed(folder, classes=[{"name": name} for name in names])
+    counts = np.array([[5, 0, 0, 0], [0, 7, 0, 0], [3, 0, 0, 0], [0, 2, 0, 0]])
+    Report(names=names, counts=counts, num_images=1).save(folder / "evaluation.json")
+    page = read(ModelCard(cards.model_card(folder, repo_id="anna/street")))
+    assert "It found no pixel of these classes, which do occur there: tram, bus." in page.text
+
+
+def test_what_transformers_does_otherwise_is_said(folder: Path) -> None:
+    about = json.loads((folder / "terrazzo.json").read_text("utf-8"))
+    assert "gives other masks" not in cards.model_card(folder, repo_id="anna/street")
+    changed(folder, recipe=about["recipe"] | {"data": about["recipe"]["data"] | {"resize": "fit"}})
+    page = read(ModelCard(cards.model_card(folder, repo_id="anna/street")))
+    assert (
+        "terrazzo, which resizes images first (fit); transformers does not, and gives other masks."
+        in page.text
+    )
 
 
 def test_licences_are_inherited_and_notices_repeated(folder: Path) -> None:

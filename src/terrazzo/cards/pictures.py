@@ -18,7 +18,7 @@ from terrazzo.storage import read_json
 
 FOLDER = "pictures"
 PREDICTIONS = f"{FOLDER}/predictions.png"  # image | truth | prediction
-SHEET = f"{FOLDER}/split-{{}}.png"  # of the n-th split, whose own name may be anything
+SHEET = f"{FOLDER}/split-{{}}.jpg"  # of the n-th split, whose own name may be anything
 LEGEND = f"{FOLDER}/classes.png"
 EXAMPLE = "example-{}.jpg"  # images of the validation, for a widget
 SHOWN = 6  # samples of a split on its sheet

@@ -42,6 +42,12 @@ def linked(words: str | None) -> str:
     return f"<{words.strip()}>" if re.fullmatch(URL, words.strip(), re.ASCII) else shown(words)
 
 
+def fingerprint(words: Any) -> str:
+    """Return a fingerprint as code, and what is none as `shown`."""
+    is_one = isinstance(words, str) and re.fullmatch(r"[0-9a-f]{8,128}", words)
+    return f"`{words}`" if is_one else shown(words or "not known")
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
     """Return a Markdown table of cells that are `shown` already; the columns `right` stand at the right."""
     rule = ["---:" if column in right else "---" for column in range(len(head))]
