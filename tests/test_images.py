@@ -20,6 +20,7 @@ from terrazzo.errors import (
     ImageFormatError,
     MaskValueError,
     MissingPathError,
+    TerrazzoError,
     UnreadableFileError,
 )
 
@@ -526,3 +527,49 @@ def test_sizes_of_bytes_arrays_and_pillow_images_agree() -> None:
     assert images.size_of(READS["RGB PNG"][0], where="x") == (6, 9)
     assert images.size_of(RGB, where="x") == (6, 9)
     assert images.size_of(Image.fromarray(RGB), where="x") == (6, 9)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16", "P", "1"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_a_whole_image_is_whole_in_every_mode(mode: str, form: str) -> None:
+    picture = (
+        Image.fromarray(np.arange(30 * 20, dtype=np.uint16).reshape(20, 30))
+        if mode == "I;16"
+        else Image.new(mode, (30, 20))
+    )
+    if (mode, form) != ("1", "TIFF"):
+        assert images.check_whole(saved(picture, form), where="x") == (20, 30)
+
+
+def test_what_is_whole_is_what_can_be_decoded_whatever_byte_is_wrong() -> None:
+    """Each byte of a PNG changed in turn, and the file cut after each: both ways of looking say the same."""
+    data = saved(Image.fromarray(np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)), "PNG")
+    broken = [data[:n] + bytes([data[n] ^ 0x41]) + data[n + 1 :] for n in range(len(data))]
+    broken += [data[:n] for n in range(len(data))]
+    for one in broken:
+        try:
+            expected = images.decode_image(one, where="x").shape[:2]
+        except TerrazzoError as error:
+            with pytest.raises(type(error)):
+                images.check_whole(one, where="x")
+        else:
+            assert images.check_whole(one, where="x") == expected
+
+
+def test_a_png_that_unpacks_to_more_than_its_header_says_is_not_believed() -> None:
+    from terrazzo.decoding import is_whole_png
+
+    def png(rows: bytes) -> bytes:
+        chunks = [
+            (b"IHDR", struct.pack(">IIBBBBB", 2, 2, 8, 0, 0, 0, 0)),
+            (b"IDAT", zlib.compress(rows)),
+            (b"IEND", b""),
+        ]
+        parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
+        return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+    assert is_whole_png(png(b"\0ab\0cd"))
+    assert not is_whole_png(png(b"\0ab\0cd\0"))
+    assert not is_whole_png(png(bytes(10_000_000)))
+    assert not is_whole_png(png(b"\0ab"))
+    assert not is_whole_png(png(b"\0ab\7cd"))  # no filter has that number

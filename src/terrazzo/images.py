@@ -28,6 +28,7 @@ from terrazzo.storage import append_line, read_json, refuse_existing, replace_fo
 __all__ = [
     "IMAGE_SUFFIXES",
     "append_line",
+    "check_whole",
     "decode_image",
     "decode_mask",
     "encode_image",
@@ -88,6 +89,16 @@ def decode_image(data: Any, *, where: str, channels: int | None = None) -> NDArr
     image = _fit_channels(_plain_dtype(array, where), channels, where)
     check_image(image, where=where)
     return np.ascontiguousarray(image)
+
+
+def check_whole(data: bytes, *, where: str) -> tuple[int, int]:
+    """Return the upright (height, width) of an image whose every pixel can be read; raises as `decode_image` does."""
+    from terrazzo.decoding import is_whole_png
+
+    if is_whole_png(data):
+        return size_of(data, where=where)
+    height, width, _ = decode_image(data, where=where).shape
+    return height, width
 
 
 def image_size(path: Path | str) -> tuple[int, int]:

@@ -69,17 +69,23 @@ class Preview:
 
 
 def preview(
-    name: str, src: Path | str, wanted: Wanted | None = None, *, sheet: Path | str, workers: int = -1
+    name: str,
+    src: Path | str,
+    wanted: Wanted | None = None,
+    *,
+    sheet: Path | str,
+    exif: bool = False,
+    workers: int = -1,
 ) -> Preview:
     """Count what importing `src`, data in the format `name`, would bring in, and draw overlays into the PNG `sheet`.
 
     Another file at `sheet` is not overwritten: the next free name is taken ("-2", …). wanted: as for
-    `importers.run`. workers: pairs at a time; -1 is one per core. Damaged pairs are told in the report, not raised.
+    `importers.run`, as exif and workers are. Damaged pairs are told in the report, not raised.
     """
     with ExitStack() as stack:
         planned = importers.plan(name, src, wanted or Wanted(), stack)
-        seen = survey(planned, workers=workers)
-        drawn = _sheet(seen)
+        seen = survey(planned, exif=exif, workers=workers)
+        drawn = _sheet(seen, exif=exif)
     if drawn is None:
         return Preview(str(src), seen, None)
     path = _free(Path(sheet))
@@ -87,14 +93,14 @@ def preview(
     return Preview(str(src), seen, path)
 
 
-def _sheet(seen: Survey) -> "Image | None":
+def _sheet(seen: Survey, *, exif: bool) -> "Image | None":
     """Overlays of some pairs, and the legend of all classes."""
     tiles: list[Image] = []
     titles = []
     shown = np.zeros(len(seen.classes) + 1, dtype=np.bool_)  # the last: ignored
     for split, pair in _worth_showing(seen):
         try:
-            contents = open_pair(pair, seen.remap)
+            contents = open_pair(pair, seen.remap, exif=exif)
             image = decode_image(contents.image, where=pair.name)
         except DataError:  # told in the report, or of an image that was not opened before
             continue

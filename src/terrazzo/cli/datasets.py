@@ -82,6 +82,11 @@ def _import_arguments(parser: Parser) -> None:
         help="leave out pairs that cannot be read, differ in size or hold ids not in the table; they are listed",
     )
     parser.add_argument(
+        "--exif",
+        action="store_true",
+        help="turn masks that were drawn on an image as it is stored, where EXIF turns the image and the sizes show it",
+    )
+    parser.add_argument(
         "--workers", metavar="N", type=count, default=-1, help="pairs at a time; one per core by default"
     )
     parser.add_argument(
@@ -130,6 +135,7 @@ def _import(arguments: Namespace) -> int:
         wanted,
         link=arguments.link,
         drop_damaged=arguments.drop_damaged,
+        exif=arguments.exif,
         workers=arguments.workers,
     )
     if arguments.columns == "segments":  # region ids, which no training reads
@@ -147,7 +153,9 @@ def _preview(arguments: Namespace, wanted: "Wanted") -> int:
     if arguments.out is not None:
         refuse_existing(arguments.out)
     sheet = f"{(arguments.out or arguments.format).rstrip('/')}-sheet.png"
-    shown = preview(arguments.format, arguments.src, wanted, sheet=sheet, workers=arguments.workers)
+    shown = preview(
+        arguments.format, arguments.src, wanted, sheet=sheet, exif=arguments.exif, workers=arguments.workers
+    )
     print(shown.text())
     print(
         "\nNothing was imported. To import it, the same without --dry-run"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from camvid_tree import NAMES, write_camvid
 from terrazzo.data import importers, open_dataset
@@ -134,6 +134,34 @@ def test_ctrl_c_leaves_nothing_behind(raw: Path, tmp_path: Path, monkeypatch: py
         importers.run("camvid", raw, tmp_path / "out", workers=1)
     assert len(written) == 3
     assert os.listdir(tmp_path) == ["raw"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("drawn_as_shown", [False, True])
+def test_masks_drawn_on_images_as_they_are_stored_are_turned_where_that_was_asked(
+    tmp_path: Path, orientation: int, drawn_as_shown: bool
+) -> None:
+    """Pillow turns both files by the same tag: what it makes of mask and image must be what comes out."""
+    raw = tmp_path / "raw"
+    stored = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for split in ("train", "val"):
+        for folder in (split, f"{split}annot"):
+            (raw / folder).mkdir(parents=True)
+        Image.fromarray(np.repeat(stored[..., None] * 20, 3, axis=2)).save(raw / split / "x_1.png", exif=exif)
+        with Image.open(raw / split / "x_1.png") as photo:
+            shown = np.asarray(ImageOps.exif_transpose(photo))[..., 0] // 20
+        Image.fromarray(shown if drawn_as_shown else stored).save(raw / f"{split}annot" / "x_1.png")
+    if orientation >= 5 and not drawn_as_shown:
+        with pytest.raises(MaskSizeError, match="--exif turns such masks too"):
+            importers.run("camvid", raw, tmp_path / "out")
+    data = open_dataset(importers.run("camvid", raw, tmp_path / "out", exif=True))
+    is_turned = (
+        drawn_as_shown or orientation >= 5
+    )  # of the others the sizes say nothing, and they stay as they are
+    expected = shown if is_turned else stored
+    np.testing.assert_array_equal(data["train"][0].mask, np.where(expected == 11, 255, expected))
 
 
 def test_threads_give_results_in_order_and_run_only_a_little_ahead() -> None:

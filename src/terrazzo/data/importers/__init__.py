@@ -89,13 +89,15 @@ def run(
     *,
     link: bool = False,
     drop_damaged: bool = False,
+    exif: bool = False,
     workers: int = -1,
 ) -> Path:
     """Import `src`, data in the format `name`, into the new folder `out`, whole or not at all; returns `out`.
 
     The data set at `src` is only read; every image and mask is decoded on the way, and damaged ones are a DataError
     that lists them all. wanted: what to take, and how to read it; the usual when None. link: hard links instead of
-    copies where the disk allows. drop_damaged: damaged pairs are left out, said, and named in dataset.json. workers:
+    copies where the disk allows. drop_damaged: damaged pairs are left out, said, and named in dataset.json. exif: masks
+    that were drawn on an image as it is stored are turned as EXIF turns it. workers:
     pairs at a time; -1 is one per core. What somebody should hear is said on standard error.
     """
     refuse_existing(out)
@@ -105,7 +107,9 @@ def run(
             raise UsageError("A table holds its images as bytes: there is nothing to link.", found="--link")
         for note in planned.notes:
             print(note, file=sys.stderr)
-        damaged = carry_out(planned, Path(out), link=link, drop_damaged=drop_damaged, workers=workers)
+        damaged = carry_out(
+            planned, Path(out), link=link, drop_damaged=drop_damaged, exif=exif, workers=workers
+        )
         for note in planned.seen():
             print(note, file=sys.stderr)
     if damaged:

@@ -13,7 +13,9 @@ from terrazzo.data.description import Description
 from terrazzo.data.importers.downloads import Member, read
 from terrazzo.data.importers.planning import SHOWN, Pair, Piece
 from terrazzo.errors import DataError, DatasetFormatError, MaskSizeError
-from terrazzo.images import decode_image, decode_mask, size_of
+from terrazzo.images import check_whole, decode_mask, encode_mask, size_of
+
+SIDEWAYS = 5  # EXIF orientations from here on exchange rows and columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +30,44 @@ class Contents:
     """Of both, upright."""
     ids: Mask | None
     """(H, W) class ids and ignore."""
+    is_turned: bool = False
+    """True where `mask` is a PNG made here, and not the file."""
 
 
-def open_pair(pair: Pair, remap: Remap, *, decode: bool = True) -> Contents:
+def open_pair(pair: Pair, remap: Remap, *, whole: bool = True, exif: bool = False) -> Contents:
     """Read both files of `pair`; raises a DataError where one is damaged, the sizes differ or an id is not in `remap`.
 
-    decode: every pixel of the image; otherwise its header is believed.
+    whole: every pixel of the image; otherwise its header is believed. exif: a mask that fits its image as it is stored,
+    and not as EXIF turns it, is turned too.
     """
     image, where = read(pair.image), place_of(pair.image, f"the image {pair.name}")
-    size_hw = decode_image(image, where=where).shape[:2] if decode else size_of(image, where=where)
+    size_hw = check_whole(image, where=where) if whole else size_of(image, where=where)
     if pair.mask is None:
         return Contents(image, None, size_hw, None)
     mask, where = read(pair.mask), place_of(pair.mask, f"the mask of {pair.name}")
-    ids = remap(decode_mask(mask, where=where), where=where)
-    if ids.shape != size_hw:
+    raw = decode_mask(mask, where=where)
+    is_turned = raw.shape != size_hw
+    if is_turned:
+        raw = _turned(raw, image, size_hw, where=where, exif=exif)
+        mask = encode_mask(raw)
+    return Contents(image, mask, size_hw, remap(raw, where=where), is_turned)
+
+
+def _turned(raw: Mask, image: bytes, size_hw: tuple[int, int], *, where: str, exif: bool) -> Mask:
+    """The mask as EXIF turns its image, where that was asked for and makes it fit; MaskSizeError otherwise."""
+    from terrazzo.decoding import orientation_of, turn
+
+    orientation = orientation_of(image, where=where) if raw.shape == size_hw[::-1] else 1
+    if orientation < SIDEWAYS or not exif:
         raise MaskSizeError(
             f"{where} has another size than its image.",
-            found=f"mask {ids.shape[0]} x {ids.shape[1]}, image {size_hw[0]} x {size_hw[1]}",
+            found=f"mask {raw.shape[0]} x {raw.shape[1]}, image {size_hw[0]} x {size_hw[1]}",
             expected="the same height x width, after the image's rotation (EXIF) is applied",
+            hint="EXIF turns the image, and the mask was drawn on it as it is stored: --exif turns such masks too."
+            if orientation >= SIDEWAYS
+            else None,
         )
-    return Contents(image, mask, size_hw, ids)
+    return turn(raw, orientation)
 
 
 def table_of(description: Description) -> Remap:
@@ -68,12 +88,14 @@ def refusal(damaged: Mapping[str, DataError], total: int) -> DataError:
         error = errors[0]
         told = f"{error.hint.rstrip(':')} {hint}" if error.hint and error.command is None else hint
         return type(error)(error.what, found=error.found, expected=error.expected, hint=told, command=command)
+    hints = {error.hint if error.command is None else None for error in errors}
+    why = hints.pop() if len(hints) == 1 else None
     kind = type(errors[0]) if len({type(error) for error in errors}) == 1 else DatasetFormatError
     return kind(
         f"{len(errors):,} of {total:,} pairs are damaged; nothing was imported.",
         found="\n" + "\n".join(listed(damaged)),
         expected="whole files, masks as large as their images, ids that are in the table",
-        hint="Download them again. To import the others without them:",
+        hint=f"{why or 'Download them again.'} To import the others without them:",
         command=command,
     )
 

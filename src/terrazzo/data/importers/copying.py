@@ -20,7 +20,7 @@ from terrazzo.classes import Remap
 from terrazzo.data.description import Description, write_description
 from terrazzo.data.importers.checking import open_pair, reason, refusal, table_of
 from terrazzo.data.importers.planning import Pair, Piece, Plan
-from terrazzo.errors import DataError
+from terrazzo.errors import DataError, UsageError
 from terrazzo.progress import track
 from terrazzo.storage import refuse_existing, replace_folder
 
@@ -30,23 +30,32 @@ AHEAD = 4  # pairs that wait, for each thread
 
 
 def carry_out(
-    plan: Plan, out: Path, *, link: bool = False, drop_damaged: bool = False, workers: int = -1
+    plan: Plan,
+    out: Path,
+    *,
+    link: bool = False,
+    drop_damaged: bool = False,
+    exif: bool = False,
+    workers: int = -1,
 ) -> dict[str, DataError]:
     """Write images, masks and dataset.json to a new folder `out`, whole or not at all; returns what was left out.
 
     link: hard links instead of copies; where the disk cannot (another disk), files are copied; pieces are written in
     any case. drop_damaged: damaged pairs are left out, and named in dataset.json under "extra"; otherwise a DataError
-    lists them. workers: pairs at a time, in threads; -1 is one per core. Each holds one pair in memory.
+    lists them. exif: masks drawn on an image as it is stored are turned as EXIF turns it. workers: pairs at a time, in
+    threads; -1 is one per core. Each holds one pair in memory.
     """
     refuse_existing(out)
     pairs = [(split, pair) for split, members in plan.pairs.items() for pair in members]
     damaged: dict[str, DataError] = {}
     with replace_folder(out) as beside:
         if plan.write is not None:
+            if exif:
+                raise UsageError("--exif turns masks of a folder; a table is made of what a release says.")
             damaged = plan.write(beside, workers)
             _refuse(damaged, len(pairs), drop_damaged=drop_damaged)
             return damaged
-        bring = partial(_bring, folder=beside, remap=table_of(plan.description), link=link)
+        bring = partial(_bring, folder=beside, remap=table_of(plan.description), link=link, exif=exif)
         brought = in_threads(bring, pairs, workers=workers, stop=plan.stop)
         for (split, pair), error in track(brought, total=len(pairs), what="import"):
             if error is not None:
@@ -92,21 +101,25 @@ def _refuse(damaged: dict[str, DataError], total: int, *, drop_damaged: bool) ->
         raise refusal(damaged, total)
 
 
-def _bring(member: tuple[str, Pair], *, folder: Path, remap: Remap, link: bool) -> DataError | None:
+def _bring(
+    member: tuple[str, Pair], *, folder: Path, remap: Remap, link: bool, exif: bool
+) -> DataError | None:
     """Write one pair; returns what is wrong with it, and then wrote nothing."""
     split, pair = member
     try:
-        contents = open_pair(pair, remap)
+        contents = open_pair(pair, remap, exif=exif)
     except DataError as error:
         return error
-    _write(pair.image, contents.image, folder / split / "images", pair.name, link=link)
+    image = folder / split / "images" / f"{pair.name}{pair.image.suffix.lower()}"
+    _write(pair.image, contents.image, image, link=link)
     if pair.mask is not None and contents.mask is not None:
-        _write(pair.mask, contents.mask, folder / split / "masks", pair.name, link=link)
+        suffix = ".png" if contents.is_turned else pair.mask.suffix.lower()
+        mask = folder / split / "masks" / f"{pair.name}{suffix}"
+        _write(pair.mask, contents.mask, mask, link=link and not contents.is_turned)
     return None
 
 
-def _write(source: Path | Piece, content: bytes, folder: Path, name: str, *, link: bool) -> None:
-    target = folder / f"{name}{source.suffix.lower()}"
+def _write(source: Path | Piece, content: bytes, target: Path, *, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if link and isinstance(source, Path) and _linked(source, target):
         return

@@ -52,8 +52,8 @@ class Survey:
     """Every pair that was counted, and whether each class (K,) is in it."""
 
 
-def survey(plan: Plan, *, workers: int = -1) -> Survey:
-    """Read the masks of `plan` and count them; damaged pairs are taken down, not raised. workers: -1, one per core."""
+def survey(plan: Plan, *, exif: bool = False, workers: int = -1) -> Survey:
+    """Read the masks of `plan` and count them; damaged pairs are taken down, not raised. Words as in `carry_out`."""
     classes, remap, notes = _as_opened(plan.description)
     masked = {
         split: [pair for pair in members if pair.mask is not None] for split, members in plan.pairs.items()
@@ -66,7 +66,7 @@ def survey(plan: Plan, *, workers: int = -1) -> Survey:
     pixels = {split: np.zeros(len(classes) + 1, np.int64) for split in masked}
     damaged: dict[str, DataError] = {}
     shows: list[tuple[Member, NDArray[np.bool_]]] = []
-    counted = in_threads(partial(_count, remap=remap), chosen, workers=workers, stop=plan.stop)
+    counted = in_threads(partial(_count, remap=remap, exif=exif), chosen, workers=workers, stop=plan.stop)
     for (split, pair), here in track(counted, total=len(chosen), what="count"):
         if isinstance(here, DataError):
             damaged[f"{split}/{pair.name}"] = here
@@ -96,10 +96,10 @@ def _as_opened(description: Description) -> tuple[Classes, Remap, tuple[str, ...
     return space.classes, space.remap, space.notes
 
 
-def _count(member: Member, *, remap: Remap) -> NDArray[np.int64] | DataError:
+def _count(member: Member, *, remap: Remap, exif: bool) -> NDArray[np.int64] | DataError:
     """Pixels of each class, and last of ignore (K + 1,); or what is wrong."""
     try:
-        ids = open_pair(member[1], remap, decode=False).ids
+        ids = open_pair(member[1], remap, whole=False, exif=exif).ids
     except DataError as error:
         return error
     assert ids is not None
