@@ -2,6 +2,7 @@
 
 import pytest
 
+from terrazzo.errors import UsageError
 from terrazzo.licences import NVIDIA_SEGFORMER, Ledger, Origin, ledger_of, public, read
 
 
@@ -81,6 +82,17 @@ def test_data_sets_of_a_chain_are_all_kept_and_none_twice() -> None:
     second = first.after("camvid", None).after("camvid", None)
     assert [one.name for one in second.data] == ["camvid", "cityscapes"]
     assert second.commercial == "no"
+
+
+def test_weights_are_given_away_under_what_they_inherit_or_something_as_strict() -> None:
+    free = Ledger().after("scenes", "CC0-1.0").given("MIT")
+    assert (free.of_weights, free.commercial, Ledger.from_json(free.to_json())) == ("MIT", "yes", free)
+    assert free.given("CC-BY-NC-4.0").commercial == "no"
+    bound = Ledger((Origin("nvidia/mit-b0", NVIDIA_SEGFORMER),)).after("scenes", "CC0-1.0")
+    assert bound.of_weights == NVIDIA_SEGFORMER
+    assert bound.given("CC-BY-NC-4.0").of_weights == "CC-BY-NC-4.0"
+    with pytest.raises(UsageError, match="cannot be given away under 'MIT'"):
+        bound.given("MIT")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,10 @@ def convert(
     out = Path(out)
     refuse_existing(out)
     model = read_model(source, config=config)
-    about: dict[str, Any] = {"name": Path(source).name, "said": list(model.said)}
+    about: dict[str, Any] = {
+        "name": Path(source).name,
+        "said": [one.replace(str(source), Path(source).name) for one in model.said],
+    }
     if Path(source).is_file():
         about["sha256"] = _sha256(Path(source))
     licenses = model.terrazzo.get("licenses") or origins_of(source).to_json()

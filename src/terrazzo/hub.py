@@ -29,6 +29,7 @@ from terrazzo.hub_client import (
 )
 from terrazzo.licences import ledger_of, public, read
 from terrazzo.nn.files import CONFIG, OURS, PICKLE, PICKLE_INDEX, PROCESSOR, SAFE, SAFE_INDEX, TOKENISERS
+from terrazzo.nn.starting import origins_of
 from terrazzo.progress import Progress
 from terrazzo.report import EVALUATION
 from terrazzo.run import Run
@@ -62,6 +63,7 @@ def push(
     *,
     private: bool = False,
     revision: str | None = None,
+    license: str | None = None,
     keep_metadata: bool = False,
     timeout: float = TIMEOUT,
     quiet: bool = False,
@@ -69,8 +71,9 @@ def push(
     """Share a run (its best checkpoint), a model folder or a data set as "user/name"; return "user/name@COMMIT".
 
     private: make the repository private, where it is new. revision: a branch, made where there is none; main by
-    default. keep_metadata: leave in images what they say beside their pixels, such as the place where they were taken.
-    timeout: seconds without a sign of life after which the Hub is given up.
+    default. license: what you give it away under, such as "CC-BY-4.0"; by default what a data set says of itself, and
+    for weights what they inherit. keep_metadata: leave in images what they say beside their pixels, such as the place
+    where they were taken. timeout: seconds without a sign of life after which the Hub is given up.
     Raises UsageError for a name, token or right that is missing, UnreachableError where the Hub does not answer, and
     the errors of opening what lies at `path`.
     """
@@ -84,6 +87,7 @@ def push(
     kind = kind_of(source)
     again = ["terrazzo", "push", str(path), repo, *(["--private"] if private else [])]
     again += ["--revision", revision] if revision else []
+    again += ["--license", license] if license is not None else []
     again += ["--keep-metadata"] if keep_metadata else []
     with (
         tempfile.TemporaryDirectory(prefix="terrazzo-push-") as folder,
@@ -91,9 +95,9 @@ def push(
     ):
         stage = Path(folder)
         staged = (
-            stage_data(source, keep_metadata=keep_metadata)
+            stage_data(source, license=license, keep_metadata=keep_metadata)
             if kind == "dataset"
-            else stage_model(source, stage)
+            else stage_model(source, stage, license=license)
         )
         for line in staged_words(staged):
             progress.say(line)
@@ -153,8 +157,11 @@ class StagedModel:
     """terrazzo.json; {} for a model that transformers saved."""
 
 
-def stage_model(source: Path, stage: Path) -> StagedModel:
-    """Put into `stage` what is shared of a run or a model folder; WeightsError where there is nothing safe to share."""
+def stage_model(source: Path, stage: Path, *, license: str | None = None) -> StagedModel:
+    """Put into `stage` what is shared of a run or a model folder, given away under `license`.
+
+    Raises WeightsError where there is nothing safe to share, UsageError where the weights inherit a stricter licence.
+    """
     folder = Run.open(source).best_folder() if (source / "recipe.json").is_file() else source
     names = [entry.name for entry in sorted(folder.iterdir()) if entry.is_file()]
     if SAFE not in names and SAFE_INDEX not in names:
@@ -172,9 +179,13 @@ def stage_model(source: Path, stage: Path) -> StagedModel:
         if name in MODEL_FILES or WEIGHT_SHARD.fullmatch(name):
             _link(folder / name, stage / name)
     about = read_json(folder / OURS) if OURS in names else {}
+    if license is not None:
+        ledger = ledger_of(about) if about else origins_of(folder)
+        about = {**about, "licenses": ledger.given(license).to_json()}
     if about:
-        (stage / OURS).unlink()
-        write_json(stage / OURS, without_paths(about), durable=False)
+        (stage / OURS).unlink(missing_ok=True)
+        told = {name: one if name == "classes" else without_paths(one) for name, one in about.items()}
+        write_json(stage / OURS, told, durable=False)
     return StagedModel(folder, about)
 
 

@@ -11,8 +11,10 @@ derivative works too), by Creative Commons' NC licences, and by whoever says "no
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
+
+from terrazzo.errors import UsageError
 
 Use = Literal["yes", "no", "unknown"]
 
@@ -137,15 +139,23 @@ class Ledger:
     """Data sets it was trained on, those of the models before it included."""
     code: str = CODE
     """Licence of the code."""
+    chosen: str | None = None
+    """What whoever made the model gives its weights away under; None where they have not said."""
 
     @property
     def commercial(self) -> Use:
         """ "no" where any part denies it, "unknown" where any part is not known, or what the data were; else "yes"."""
         parts = [one.licence.commercial for one in (*self.weights, *self.data)]
+        parts += [read(self.chosen).commercial] if self.chosen is not None else []
         return least(parts if self.data else [*parts, "unknown"])
 
     @property
     def of_weights(self) -> str | None:
+        """The licence of the weights: as chosen, else as they inherit it."""
+        return self.chosen if self.chosen is not None else self.inherited
+
+    @property
+    def inherited(self) -> str | None:
         """The licence that weights trained from these inherit: one that denies something, else the nearest stated."""
         stated = [one.license for one in self.weights if one.license is not None]
         return next((words for words in stated if read(words).commercial == "no"), next(iter(stated), None))
@@ -154,6 +164,17 @@ class Ledger:
         """Return the ledger of what is trained from this on the data set `name`."""
         mine = Origin(name, license)
         return Ledger(self.weights, (mine, *(one for one in self.data if one != mine)), self.code)
+
+    def given(self, license: str) -> "Ledger":
+        """Return the same, given away under `license`; UsageError where that allows more than what was inherited."""
+        denied = next((one for one in self.weights if one.licence.commercial == "no"), None)
+        if denied is not None and read(license).commercial != "no":
+            raise UsageError(
+                f"These weights cannot be given away under {license!r}.",
+                found=f"they come from {denied.name}: {denied.license}",
+                expected="a licence that allows no commercial use, such as CC-BY-NC-4.0, or none: they inherit theirs",
+            )
+        return replace(self, chosen=license)
 
     def notices(self) -> tuple[str, ...]:
         """Return a sentence for each part whose licence denies commercial use: for the log, an export, a card."""
@@ -168,6 +189,7 @@ class Ledger:
             "code": self.code,
             "weights": self.of_weights,
             "data": next((one.license for one in self.data), None),
+            **({"chosen": self.chosen} if self.chosen is not None else {}),
             "commercial": self.commercial,
             "from": {
                 "weights": [one.to_json() for one in self.weights],
@@ -190,7 +212,8 @@ class Ledger:
             return (Origin(name, said),) if isinstance(said, str) else ()
 
         weights, data = origins("weights", "others, not named"), origins("data", "a data set, not named")
-        return cls(weights, data, str(value.get("code") or CODE))
+        chosen = value.get("chosen")
+        return cls(weights, data, str(value.get("code") or CODE), chosen if isinstance(chosen, str) else None)
 
 
 def ledger_of(about: Mapping[str, Any]) -> Ledger:

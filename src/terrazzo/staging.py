@@ -120,9 +120,10 @@ class Shard:
     """The file's path on the Hub."""
 
 
-def stage_data(path: Path, *, keep_metadata: bool = False) -> StagedData:
-    """Return what is shared of the data set at `path`; raises what `open_dataset` raises."""
+def stage_data(path: Path, *, license: str | None = None, keep_metadata: bool = False) -> StagedData:
+    """Return what is shared of the data set at `path`, under `license` instead of its own; raises as `open_dataset`."""
     dataset = open_dataset(path)
+    dataset = replace(dataset, license=license) if license is not None else dataset
     parts = _parts(dataset)
     shards = [shard for name, members in parts.items() for shard in _shards(name, members)]
     described = replace(_described(path, dataset), splits=_made(dataset))

@@ -14,7 +14,8 @@ from huggingface_hub import ModelCard
 import terrazzo as tz
 from card_reading import HOSTILE, SEEN, read
 from terrazzo import cards
-from terrazzo.errors import TerrazzoError
+from terrazzo.errors import TerrazzoError, UsageError
+from terrazzo.licences import ledger_of
 from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.report import Report
 from terrazzo.run import Run
@@ -252,12 +253,38 @@ def test_licences_are_inherited_and_notices_repeated(folder: Path) -> None:
         "boxes": "allowed"}  # fmt: skip
 
 
+def test_a_chosen_licence_is_the_weights_own(folder: Path) -> None:
+    about = json.loads((folder / "terrazzo.json").read_text("utf-8"))
+    changed(folder, licenses=ledger_of(about).given("CC-BY-4.0").to_json())
+    card = ModelCard(cards.model_card(folder, repo_id="anna/street"))
+    assert card.data.license == "cc-by-4.0"
+    assert "gives them away under CC-BY-4.0" in read(card).text
+
+
+def test_what_is_shared_carries_the_licence_it_is_given_away_under(run: Run, tmp_path: Path) -> None:
+    from terrazzo.hub import stage_model
+
+    for name in ("free", "bound"):
+        (tmp_path / name).mkdir()
+    stage_model(run.path, tmp_path / "free", license="CC-BY-4.0")
+    about = json.loads((tmp_path / "free" / "terrazzo.json").read_text("utf-8"))
+    assert (about["licenses"]["chosen"], about["licenses"]["weights"]) == ("CC-BY-4.0", "CC-BY-4.0")
+    assert [one["name"] for one in about["classes"]] == ["field", "box", "sky"]
+
+    other = tmp_path / "other"
+    shutil.copytree(run.best_folder(), other)
+    sealed = {"from": {"weights": [{"name": "nvidia/mit-b0", "license": "non-commercial"}], "data": []}}
+    changed(other, licenses=sealed)
+    with pytest.raises(UsageError, match="cannot be given away under 'CC-BY-4.0'"):
+        stage_model(other, tmp_path / "bound", license="CC-BY-4.0")
+
+
 def test_a_model_of_transformers_has_a_card_that_knows_little(folder: Path) -> None:
     for name in ("terrazzo.json", "evaluation.json"):
         (folder / name).unlink()
     shutil.rmtree(folder / "pictures")
-    card = ModelCard(cards.model_card(folder, repo_id="anna/street", license="mit"))
-    assert (card.data.license, card.data.eval_results, card.data.get("widget")) == ("mit", None, None)
+    card = ModelCard(cards.model_card(folder, repo_id="anna/street"))
+    assert (card.data.license, card.data.eval_results, card.data.get("widget")) == ("unknown", None, None)
     page = read(card)
     assert page.headings == HEADINGS
     assert "how good they are is not known" in page.text

@@ -201,6 +201,13 @@ def test_what_terrazzo_trained_passes_on_what_it_was_made_from(tmp_path: Path):
     (tmp_path / "terrazzo.json").write_text(json.dumps({"licenses": before.to_json()}))
     assert origins_of(tmp_path) == before
     assert [one.name for one in origins_of(tmp_path).after("mine", None).data] == ["mine", "streets"]
+    about = {
+        "recipe": {"name": "b0"},
+        "data": {"name": "streets"},
+        "licenses": before.given("CC-BY-NC-4.0").to_json(),
+    }
+    (tmp_path / "terrazzo.json").write_text(json.dumps(about))
+    assert origins_of(tmp_path).weights == (Origin("b0 trained on streets", "CC-BY-NC-4.0"), *before.weights)
 
 
 def test_licences_of_names():

@@ -33,7 +33,6 @@ def data_card(
     dataset: Dataset,
     *,
     repo_id: str,
-    license: str | None = None,
     pictures: Sequence[str] = (),
     columns: Mapping[str, str] | None = None,
     data_files: Mapping[str, str] | None = None,
@@ -42,7 +41,7 @@ def data_card(
 ) -> str:
     """Return the README.md of a data set that is to be shared as `repo_id`, "user/name".
 
-    license: what whoever shares it says; by default what the data set says. pictures: what `cards.pictures` returned.
+    pictures: what `cards.pictures` returned.
     columns: name -> type, and data_files: split on the Hub -> pattern, of what is shared; by default image and label in
     parquet, a split called by `hub_word`. is_cleaned: what images say beside their pixels was taken out, so the bytes
     that are shared are not those of the fingerprint.
@@ -61,28 +60,25 @@ def data_card(
     columns = COLUMNS if columns is None else columns
     words = [hub_word(name) for name in dataset.splits]
     files = {word: FILES.format(word) for word in words} if data_files is None else data_files
-    stated = license if license is not None else dataset.license
-    values = _metadata(dataset, stated, columns, files)
+    values = _metadata(dataset, columns, files)
     parts = [
         _head(dataset, repo_id, pictures),
         _splits(dataset),
         _classes(dataset, counts),
         _ids(dataset),
         _use(repo_id, columns, dataset),
-        _origin(dataset, stated, is_cleaned=is_cleaned),
+        _origin(dataset, is_cleaned=is_cleaned),
     ]
     return front_matter(values) + "\n" + "\n\n".join(parts) + "\n"
 
 
-def _metadata(
-    dataset: Dataset, stated: str | None, columns: Mapping[str, str], files: Mapping[str, str]
-) -> dict[str, Any]:
+def _metadata(dataset: Dataset, columns: Mapping[str, str], files: Mapping[str, str]) -> dict[str, Any]:
     total = sum(len(split) for split in dataset.splits.values())
     # no splits: `datasets` wants their bytes too, and without those takes nothing of it
     info = {"features": [{"name": name, "dtype": kind} for name, kind in columns.items()]}
     return {
         "pretty_name": dataset.name,
-        **licensing.metadata(read(stated)),
+        **licensing.metadata(read(dataset.license)),
         "task_categories": ["image-segmentation"],
         "task_ids": ["semantic-segmentation"],
         "size_categories": [next((word for word, below in SIZES if total < below), "n>10M")],
@@ -196,8 +192,8 @@ row["image"], row[{_quoted(mask)}]                # PIL images; masks hold the i
     )
 
 
-def _origin(dataset: Dataset, stated: str | None, *, is_cleaned: bool) -> str:
-    known = read(stated)
+def _origin(dataset: Dataset, *, is_cleaned: bool) -> str:
+    stated, known = dataset.license, read(dataset.license)
     source = dataset.source if dataset.source is not None and public(dataset.source) else None
     rows = [
         ("source", linked(source)),

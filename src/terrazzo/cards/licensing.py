@@ -9,11 +9,6 @@ from terrazzo.licences import Ledger, Licence, read
 WORDS = {"yes": "allowed", "no": "not allowed", "unknown": "not known"}
 
 
-def of_weights(ledger: Ledger, chosen: str | None) -> Licence:
-    """Return the licence that the card gives to the weights: what was chosen, else what they come from."""
-    return read(chosen if chosen is not None else ledger.of_weights)
-
-
 def metadata(licence: Licence) -> dict[str, Any]:
     """Return "license", and "license_name" and "license_link" where the Hub has no identifier for it."""
     if licence.hub != "other":
@@ -22,7 +17,7 @@ def metadata(licence: Licence) -> dict[str, Any]:
     return {"license": "other", "license_name": name or "other", "license_link": licence.link}
 
 
-def section(ledger: Ledger, chosen: str | None) -> str:
+def section(ledger: Ledger) -> str:
     """Return the part of a model's card on licences."""
     rows: list[tuple[str, str, str | None, Licence]] = [("code", "terrazzo", ledger.code, read(ledger.code))]
     rows += [("weights it started from", one.name, one.license, one.licence) for one in ledger.weights]
@@ -33,8 +28,10 @@ def section(ledger: Ledger, chosen: str | None) -> str:
     ]
     text = ["## Licences", table(("what", "which", "licence, as stated", "commercial use"), cells)]
     text += [f"**{shown(notice[0].upper() + notice[1:])}.**" for notice in ledger.notices()]
-    if chosen is not None:
-        text.append(f"Whoever shared it states for these weights: {_stated(chosen, read(chosen))}.")
+    if ledger.chosen is not None:
+        text.append(
+            f"Whoever made these weights gives them away under {_stated(ledger.chosen, read(ledger.chosen))}."
+        )
     elif not ledger.weights:
         text.append("Whoever trained these weights has stated no licence for them.")
     else:

@@ -21,8 +21,6 @@ class ModelFolder:
     """Where it lies."""
     repo_id: str
     """What it will be called on the Hub, "user/name"."""
-    license: str | None
-    """What whoever shares it says of the weights."""
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from terrazzo.cards.model_use import intended, limits, use
 from terrazzo.cards.pictures import PREDICTIONS
 from terrazzo.cards.text import counted, fingerprint, front_matter, line, percent, shown, swatch, table
 from terrazzo.errors import UnreadableFileError
+from terrazzo.licences import read
 
 METRICS = (  # field of a report -> (type in model-index, how it is called)
     ("miou", "mean_iou", "mean IoU"),
@@ -27,17 +28,17 @@ METRICS = (  # field of a report -> (type in model-index, how it is called)
 )
 
 
-def model_card(folder: "str | os.PathLike[str]", *, repo_id: str, license: str | None = None) -> str:
+def model_card(folder: "str | os.PathLike[str]", *, repo_id: str) -> str:
     """Return the README.md of a model folder that is to be shared as `repo_id`, "user/name".
 
-    license: what whoever shares it says of the weights; by default what the weights they come from say, and "unknown"
-    where they come from none. Raises MissingPathError and UnreadableFileError for a folder that cannot be read.
+    The weights' licence is the one that was chosen for them, else what they inherit, and "unknown" where they come from
+    nobody's. Raises MissingPathError and UnreadableFileError for a folder that cannot be read.
     """
-    model = ModelFolder(Path(folder), repo_id, license)
+    model = ModelFolder(Path(folder), repo_id)
     try:
         head = front_matter(_metadata(model))
         parts = [_head(model), _scores(model), use(model), training(model), intended(model), limits(model)]
-        return head + "\n" + "\n\n".join([*parts, licensing.section(model.ledger, license)]) + "\n"
+        return head + "\n" + "\n\n".join([*parts, licensing.section(model.ledger)]) + "\n"
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:  # of another shape
         raise UnreadableFileError(
             f"What {folder} says of its model cannot be told on a card.",
@@ -54,7 +55,7 @@ def _metadata(model: ModelFolder) -> dict[str, Any]:
     values: dict[str, Any] = {
         "pipeline_tag": "image-segmentation",
         "library_name": "transformers" if model.auto_class else "terrazzo",
-        **licensing.metadata(licensing.of_weights(model.ledger, model.license)),
+        **licensing.metadata(read(model.ledger.of_weights)),
         "base_model": on_hub[0] if on_hub else None,
         "datasets": [hub["id"]] if "id" in hub else None,
         "tags": ["semantic-segmentation", "vision", "terrazzo", *([family] if family else [])],

@@ -42,6 +42,11 @@ def _push_arguments(parser: Parser) -> None:
         "--revision", metavar="BRANCH", help="to a branch other than main; made where it is not there"
     )
     parser.add_argument(
+        "--license",
+        metavar="ID",
+        help="what you give it away under, such as CC-BY-4.0; else what dataset.json says, or what weights inherit",
+    )
+    parser.add_argument(
         "--keep-metadata",
         action="store_true",
         help="leave in images what they say beside their pixels: GPS, device, texts; else only the orientation stays",
@@ -58,6 +63,7 @@ def _push(arguments: Namespace) -> int:
             arguments.name,
             private=arguments.private,
             revision=arguments.revision,
+            license=arguments.license,
             keep_metadata=arguments.keep_metadata,
             timeout=arguments.timeout,
         )

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -269,7 +270,7 @@ def origins_of(source: str | PathLike[str], network: nn.Module | None = None) ->
         source = _named(source, network)
     path, name = Path(source), str(source)
     if (path / OURS).is_file():
-        return ledger_of(read_json(path / OURS))
+        return _of_ours(read_json(path / OURS))
     if path.exists():
         stated, bases = on_card(path / CARD)
         return Ledger((Origin(path.name, stated), *map(_base, bases)))
@@ -286,6 +287,16 @@ def origins_of(source: str | PathLike[str], network: nn.Module | None = None) ->
     if stated in (None, "unknown"):  # as our own cards say where nobody chose one
         stated = before.of_weights
     return Ledger((Origin(name, stated), *before.weights), before.data)
+
+
+def _of_ours(about: Mapping[str, Any]) -> Ledger:
+    """What a model of ours passes on; it is named itself where a licence was chosen for it."""
+    ledger = ledger_of(about)
+    if ledger.chosen is None:
+        return ledger
+    named = [str((about.get(part) or {}).get("name", "not named")) for part in ("recipe", "data")]
+    mine = Origin(" trained on ".join(named), ledger.chosen)
+    return Ledger((mine, *ledger.weights), ledger.data)
 
 
 def _base(name: str) -> Origin:
