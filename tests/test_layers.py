@@ -40,6 +40,8 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "architectures",
         "backends",
         "checkpoint",
+        "doctor_page",
+        "doctor_pictures",
         "environment",
         "inference",
         "launcher",

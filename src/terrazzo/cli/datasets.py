@@ -172,14 +172,29 @@ def _check_arguments(parser: Parser) -> None:
         "--workers", metavar="N", type=count, default=-1, help="threads; one per core by default"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument(
+        "--html",
+        metavar="FILE",
+        help="write a page too, with pictures of what was found; it needs no other file",
+    )
 
 
 def _check(arguments: Namespace) -> int:
     from terrazzo.data import doctor
+    from terrazzo.data.examination import examine
 
+    if arguments.html is not None:
+        from terrazzo import doctor_page
+
+        doctor_page.refuse_other_files(arguments.html)
     with _examination("check") as progress:
-        diagnosis = doctor.check(arguments.data, workers=arguments.workers, progress=progress)
+        chart = examine(arguments.data, workers=arguments.workers, progress=progress)
+    diagnosis = doctor.diagnose(chart)
     print(diagnosis.to_json() if arguments.json else diagnosis.text())
+    if arguments.html is not None:
+        written = doctor_page.write_page(arguments.html, diagnosis, chart)
+        if not arguments.json:
+            print(f"The page with pictures: {written}")
     return 0 if diagnosis.ok else 1
 
 
@@ -278,7 +293,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "check",
-        "DATA [--json]",
+        "DATA [--json] [--html FILE]",
         "Examine a data set: what is wrong, in which files, and the command that mends it.",
         "Errors are what would make scores or labels false; the exit code is then 1. Warnings may be meant.",
         _check_arguments,

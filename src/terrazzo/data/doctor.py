@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from terrazzo.data.findings import Finding, find
 from terrazzo.data.statistics import ClassCount, SplitStatistics, class_counts, split_statistics
 
 __all__ = ["ClassCount", "Diagnosis", "Finding", "SplitStatistics", "check", "diagnose"]
+
+
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class Diagnosis:
 
     def text(self) -> str:
         """Return the report for people, in plain characters."""
-        lines = [f"{self.source}: {', '.join(self._splits()) or 'no image found'}"]
+        lines = [f"{self.source}: {self.contents()}"]
         lines += [f"  {line}" for one in self.splits if (line := _form(one))]
         if self.counts:
             lines += ["", *class_table(self.counts, self.ignored)]
@@ -62,7 +66,11 @@ class Diagnosis:
                 lines += ["", f"{title}:"]
             for number, one in enumerate(findings, start=1):
                 lines += _lines(number, one)
-        return "\n".join([*lines, "", self.summary()])
+        return printable("\n".join([*lines, "", self.summary()]))
+
+    def contents(self) -> str:
+        """Return how many images and masks there are, split by split, in a line."""
+        return ", ".join(self._splits()) or "no image found"
 
     def summary(self) -> str:
         """Return one line: how many errors and warnings."""
@@ -104,6 +112,15 @@ def class_table(counts: Sequence[ClassCount], ignored: Mapping[str, float]) -> l
         lines.append(f"  {name:<{wide}}{shown}")
     last = "".join(f"  {'':>14} {ignored[split]:>8.2%} {'':>7}" for split in splits)
     return [*lines, f"  {'(ignored)':<{wide}}{last}".rstrip()]
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal or a page can only show: names come from strangers.
+
+    Replaced are control characters but the end of a line, marks that turn the direction of writing, half characters.
+    """
+    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check(

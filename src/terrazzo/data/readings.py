@@ -39,6 +39,8 @@ def look(case: Case, *, channels: int | None) -> tuple[NDArray[np.float32], int]
     if found is None:
         return None
     case.fit = alignment.fit(*found)
+    if case.fit.is_shifted and found[1] > 1:
+        case.fit = alignment.refined(grey, mask, case.fit)
     if not case.fit.is_in_place and not case.fit.is_shifted:
         turn, height = alignment.best_turn(grey, mask, range(2, 9))
         lies_badly = case.fit.centre * case.fit.height < height / 3

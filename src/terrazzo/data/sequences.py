@@ -11,19 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from terrazzo.data import splits
 from terrazzo.data.chart import Case, Chart
 from terrazzo.data.likeness import correlations
-from terrazzo.errors import DatasetFormatError
 
 PATTERN = r"^(.*(?<!\d))\d+(?:[_.-][A-Za-z]\w*)?$"
 """All but the last number, and a word behind it such as _leftImg8bit."""
 _FEWEST = 3  # frames that make a sequence
-_RELATED = (
-    0.2  # how much more alike neighbours are than images drawn by chance; 0.5 in CamVid, 0 in drawn scenes
-)
+_RELATED = 0.2  # how much more alike neighbours are than images drawn by chance: 0.5 in CamVid, 0 in scenes
+_SAME_LIGHT = 0.5  # how far apart neighbours are in brightness, as a share of what images by chance are
 _PAIRS = 500  # of neighbours that are compared; more tell nothing new
+_STEPS = range(1, 40)  # how far apart the images lie that are compared by chance
+_FEWEST_PAIRS = 8  # below, chance decides
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,17 @@ def sequences(chart: Chart) -> Sequences | None:
 
 
 def group(cases: Sequence[Case], pattern: str) -> Sequences | None:
-    """Return the groups of cases by a pattern; None where it fits not every name or tells nothing apart."""
+    """Return the groups of the cases whose names a pattern fits; None where it tells nothing apart."""
     try:
-        group_of = splits.groups_by_pattern([case.name for case in cases], pattern)
-    except DatasetFormatError:
+        compiled = re.compile(pattern)
+    except re.error:
         return None
     groups: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        groups[group_of[case.name]].append(case)
+        if (found := compiled.search(case.name)) is not None:
+            groups[(found[1] if compiled.groups else found[0]) or ""].append(case)
+    if not groups:
+        return None
     if len(groups) < 2 or max(map(len, groups.values())) < _FEWEST:
         return None
     ordered = {name: sorted(group, key=lambda case: _number(case.name)) for name, group in groups.items()}
@@ -69,21 +72,32 @@ def group(cases: Sequence[Case], pattern: str) -> Sequences | None:
 
 
 def _are_related(groups: Mapping[str, Sequence[Case]]) -> bool:
-    """True when neighbours of a group look more alike than images drawn by chance."""
+    """True when neighbours of a group look more alike than images drawn by chance, in their drawing or their light."""
     pairs = [
         (one, other)
         for group in groups.values()
         for one, other in itertools.pairwise(group)
         if one.seen.drawing and other.seen.drawing and one.seen.content != other.seen.content
     ]
-    if len(pairs) < _FEWEST:
+    if len(pairs) < _FEWEST_PAIRS:
         return False
     pairs = pairs[:: max(1, len(pairs) // _PAIRS)]
     ours = [one for one, _ in pairs]
     theirs = [other for _, other in pairs]
     half = max(1, len(pairs) // 2)
     by_chance = correlations(ours, theirs[half:] + theirs[:half])
-    return float(np.median(correlations(ours, theirs)) - np.median(by_chance)) > _RELATED
+    if float(np.median(correlations(ours, theirs)) - np.median(by_chance)) > _RELATED:
+        return True
+    ours_light, theirs_light = _lights(ours), _lights(theirs)
+    near = np.abs(ours_light - theirs_light).sum(axis=1)
+    apart = [np.roll(ours_light, step, axis=0) for step in _STEPS if step < len(ours)]
+    far = np.concatenate([np.abs(ours_light - others).sum(axis=1) for others in apart])
+    return float(np.median(near)) < _SAME_LIGHT * float(np.median(far))
+
+
+def _lights(cases: Sequence[Case]) -> NDArray[np.float64]:
+    """Mean and mean square of the first channel (N, 2): the brightness of images and its contrast."""
+    return np.array([(case.seen.mean[0], case.seen.square[0]) for case in cases])
 
 
 def _number(name: str) -> tuple[str, int]:

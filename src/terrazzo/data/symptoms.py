@@ -103,20 +103,28 @@ def is_shifted(chart: Chart) -> bool:
 def ids_apart(chart: Chart) -> tuple[str, int] | None:
     """Return (split, step) where the ids of one split are those of train moved by a step, or None.
 
-    That is so where they end at other numbers, and a step of one makes the shares of the classes alike: half of the
-    pixels at least agree, and twice as many as without it.
+    That is so where a step of one makes the shares of the classes more alike, and both ends of the numbers are off by
+    it and reach out of the table; or where they end at other numbers, and with the step half of the pixels agree, twice
+    as many as without it.
     """
     counts: dict[str, dict[int, int]] = {}
     for case in chart.cases:
         for raw, pixels in labels(case).ids.items():
             here = counts.setdefault(case.split, {})
             here[raw] = here.get(raw, 0) + pixels
-    of_train = counts.pop("train", {})
+    of_train, table = counts.pop("train", {}), file_table(chart)
+
+    def is_in_table(raws: tuple[int, int]) -> bool:
+        return all(raw in table for raw in raws)
+
     for split, ids in counts.items():
         agree = {step: _overlap(of_train, ids, step) for step in (0, -1, 1)}
         step = max((-1, 1), key=lambda one: agree[one])
-        differ = _ends(of_train) != _ends(ids)
-        if differ and len(of_train) > 2 and agree[step] > max(0.5, 2 * agree[0]):
+        ends, of_both = _ends(of_train), _ends(ids)
+        if ends == of_both or len(of_train) < 3 or agree[step] <= agree[0]:
+            continue
+        is_off = ends == (of_both[0] + step, of_both[1] + step) and not is_in_table(of_both)
+        if is_off or agree[step] > max(0.5, 2 * agree[0]):
             return split, step
     return None
 

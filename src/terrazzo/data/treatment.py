@@ -4,6 +4,7 @@ No file is read or written here. The order is fixed: what is left out, what ids 
  which side a pair is on.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,11 +103,16 @@ def make_plan(chart: Chart, asked: Remedies) -> Plan:
             if shared[place] > 1:
                 plan.new_names[id(case)] = f"{case.name}-{case.split}"
         plan.actions += actions
-        if plan.about is not None and asked.groups:
+        if plan.about is not None and asked.groups and _fits_all(asked.groups, plan.kept):
             plan.about = replace(plan.about, groups=asked.groups)
     elif asked.groups:
         raise UsageError("--groups says how --resplit divides, and --resplit was not asked for.")
     return plan
+
+
+def _fits_all(pattern: str, cases: Sequence[Case]) -> bool:
+    """True when a pattern fits every name, as "groups" in dataset.json has to."""
+    return all(re.search(pattern, case.name) for case in cases)
 
 
 def _plan_masks(plan: Plan, chart: Chart, asked: Remedies) -> None:

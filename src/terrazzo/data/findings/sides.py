@@ -1,9 +1,10 @@
 """Findings about what is trained on and what is scored: the same image on both sides, or a moment later."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 from terrazzo.data import symptoms
-from terrazzo.data.chart import Chart
+from terrazzo.data.chart import Case, Chart
 from terrazzo.data.findings.finding import Finding, fix_command, images, named, share_of, some
 from terrazzo.data.likeness import near_duplicates
 from terrazzo.data.sequences import sequences
@@ -77,8 +78,7 @@ def sequences_apart(chart: Chart) -> Iterator[Finding]:
     ) + ("; …" if len(apart) > 8 else "")
     where = "in more than one split" if not is_divided else "and no group, and train and val are made of them"
     fewer = len(found.groups) < 2
-    ends = [(cases[0], cases[-1]) for cases in apart.values()]
-    files, _ = named([item for pair in ends for item in images(pair)])
+    files, _ = named([item for cases in apart.values() for item in images(_nearest_apart(cases))])
     yield Finding(
         "warning",
         "sequence-apart",
@@ -94,3 +94,9 @@ def sequences_apart(chart: Chart) -> Iterator[Finding]:
         command=None if fewer else fix_command(chart, "--resplit", f"--groups={found.pattern}"),
         cost=sum(len(cases) for cases in apart.values()) / max(1, len(chart.cases)) / 4,
     )
+
+
+def _nearest_apart(cases: Sequence[Case]) -> tuple[Case, Case]:
+    """Two frames of a sequence that follow each other and lie in different splits; its ends where there are none."""
+    pairs = itertools.pairwise(cases)
+    return next(((one, other) for one, other in pairs if one.split != other.split), (cases[0], cases[-1]))
