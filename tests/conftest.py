@@ -31,6 +31,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.pop("HF_TOKEN", None)
+os.environ["TERRAZZO_BACKEND"] = "torch"  # what backend="auto" means, but where a test is about that
 if urlparse(os.environ.get("HF_ENDPOINT", "")).hostname not in ("localhost", "127.0.0.1", "::1"):
     os.environ["HF_HUB_OFFLINE"] = "1"
 OURS = (
@@ -142,3 +143,35 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def boxes_of_my_own(tmp_path: Path) -> Path:
     """The same, for a test that breaks it."""
     return write_boxes(tmp_path / "boxes")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder: a SegFormer of a few thousand parameters that knows the boxes; not to be written to."""
+    import numpy as np
+    import torch
+
+    from terrazzo.data import open_dataset
+    from terrazzo.nn.segformer import SegFormer, Size
+    from terrazzo.nn.weights import save_model
+
+    torch.manual_seed(0)
+    data = open_dataset(boxes)
+    size = Size((1, 1, 1, 1), (8, 16, 24, 32), 16, num_heads=(1, 2, 3, 4))
+    network = SegFormer(size, 3, mean=(0.4, 0.4, 0.4), std=(0.2, 0.2, 0.2), dropout=0.0, drop_path=0.0)
+    samples = [data["train"][i] for i in range(8)]
+    image = torch.from_numpy(np.stack([one.image for one in samples])).permute(0, 3, 1, 2) / 255
+    mask = torch.from_numpy(np.stack([one.mask for one in samples if one.mask is not None])).long()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
+    for _ in range(60):
+        logits = torch.nn.functional.interpolate(network(image).logits, mask.shape[1:], mode="bilinear")
+        torch.nn.functional.cross_entropy(logits, mask, ignore_index=255).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    folder.mkdir()
+    about = {"licenses": {"weights": "CC0-1.0"}, "data": {"fingerprint": data.fingerprint}}
+    save_model(
+        folder, network.eval(), classes=data.classes, preprocessing={"resize": "original"}, terrazzo=about
+    )
+    return folder

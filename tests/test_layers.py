@@ -42,7 +42,10 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "checkpoint",
         "doctor_page",
         "doctor_pictures",
+        "converted",
         "environment",
+        "exported",
+        "graphs",
         "inference",
         "launcher",
         "memory",
@@ -55,6 +58,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "recipes",
         "report",
         "run",
+        "runtimes",
         "sharding",
         "views",
         "windows",
@@ -84,6 +88,9 @@ BESIDE = {  # pages of a larger room
     "asking": "training",
     "preparation": "training",
     "filming": "predicting",
+    "proof": "exporting",
+    "quantising": "exporting",
+    "endtoend": "exporting",
 }
 
 ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why

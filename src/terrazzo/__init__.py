@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # for editors and type checkers; test_public_api.py holds it 
     from terrazzo.data import Dataset, open_dataset
     from terrazzo.errors import TerrazzoError
     from terrazzo.evaluation import evaluate
+    from terrazzo.exporting import export
     from terrazzo.hub import pull, push
     from terrazzo.inference import Predictor, load
     from terrazzo.prediction import Prediction
@@ -43,6 +44,7 @@ _HOMES = {
     "Sample": "terrazzo.sample",
     "TerrazzoError": "terrazzo.errors",
     "evaluate": "terrazzo.evaluation",
+    "export": "terrazzo.exporting",
     "load": "terrazzo.inference",
     "open_dataset": "terrazzo.data",
     "pull": "terrazzo.hub",
@@ -64,6 +66,7 @@ __all__ = [
     "TerrazzoError",
     "data",
     "evaluate",
+    "export",
     "load",
     "metrics",
     "nn",

@@ -1,7 +1,7 @@
 """What runs a network: image in, logits out. What surrounds it (resize, windows, argmax) is the Predictor's, shared.
 
-A backend is any callable of the `Backend` form. PyTorch is the only one so far; another runtime is another class here
-and another line in `inference.load`.
+A backend is any callable of the `Backend` form. PyTorch's is here; ONNX Runtime's and OpenVINO's, which run a network
+as a graph, are in `runtimes.py`, and which of them a model gets is told in `converted.py`.
 
 Shapes: B batch, C channels, H W height and width of the image, K classes, h w of the logits.
 """
@@ -26,11 +26,19 @@ class Backend(Protocol):
 
     @property
     def network(self) -> nn.Module:
-        """The torch module itself."""
+        """The torch module itself; a UsageError where there is none, as in an exported model."""
 
     @property
     def channels(self) -> int | None:
         """Channels of the image it takes; None where the network does not say."""
+
+    @property
+    def align_corners(self) -> bool:
+        """Whether corners meet where its logits are resized."""
+
+    @property
+    def says(self) -> str:
+        """What runs it and in which precision, such as "OpenVINO 2026.4.1, f32"."""
 
     def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return logits (B, K, h, w), not yet resized, for images (B, C, H, W) in [0, 1]; both C-contiguous."""
@@ -57,6 +65,17 @@ class TorchBackend:
         """The network's own `channels`, as terrazzo's networks have it; None for a module that does not say."""
         channels = getattr(self.network, "channels", None)
         return channels if isinstance(channels, int) else None
+
+    @property
+    def align_corners(self) -> bool:
+        """The network's own `align_corners`; edges meet where it does not say."""
+        return bool(getattr(self.network, "align_corners", False))
+
+    @property
+    def says(self) -> str:
+        """PyTorch with its version, the device where that is not the CPU, and the precision."""
+        on = "" if self.device.type == "cpu" else f" on {self.device}"
+        return f"PyTorch {torch.__version__}{on}, {self.precision}"
 
     def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return logits (B, K, h, w) float32 on the CPU."""

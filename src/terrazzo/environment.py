@@ -28,8 +28,10 @@ PACKAGES = (
     "transformers",
     "accelerate",
     "timm",
+    "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
 )
 VARIABLES = (  # they change threads, devices, folders or what is read
     "OMP_NUM_THREADS",
@@ -41,6 +43,7 @@ VARIABLES = (  # they change threads, devices, folders or what is read
     "PYTORCH_ENABLE_MPS_FALLBACK",
     "HF_HOME",
     "HF_HUB_OFFLINE",
+    "TERRAZZO_BACKEND",
     "TERRAZZO_MAX_PIXELS",
 )
 GIB = 1024**3

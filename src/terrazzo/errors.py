@@ -21,6 +21,7 @@
     │   └── DataChangedError         the data set is not the one the run was trained on
     ├── TrainingError            training cannot go on
     │   └── NonFiniteLossError       NaN or Inf in the loss
+    ├── ExportError              an exported graph that does not do what its model does
     ├── UnreachableError         a place on the network that does not answer
     └── StorageError             the disk is full or read-only; what was there before is intact
 
@@ -156,6 +157,10 @@ class TrainingError(TerrazzoError):
 
 class NonFiniteLossError(TrainingError):
     """NaN or Inf in the loss."""
+
+
+class ExportError(TerrazzoError):
+    """An exported graph that does not do what its model does; nothing was written."""
 
 
 class UnreachableError(TerrazzoError):

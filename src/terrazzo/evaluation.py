@@ -73,6 +73,7 @@ def evaluate(
     stream: bool | None = None,
     device: str = "auto",
     precision: str = "f32",
+    backend: str = "auto",
     network: nn.Module | None = None,
     config: "str | os.PathLike[str] | None" = None,
     quiet: bool = False,
@@ -94,7 +95,9 @@ def evaluate(
     if isinstance(model, Predictor):
         predictor = model
     else:
-        predictor = load(model, device=device, precision=precision, network=network, config=config)
+        predictor = load(
+            model, backend=backend, device=device, precision=precision, network=network, config=config
+        )
     look = predictor.eval
     predictor = predictor.with_eval(
         replace(

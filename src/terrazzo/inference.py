@@ -26,6 +26,7 @@ from torch import nn
 
 from terrazzo.backends import Backend, TorchBackend
 from terrazzo.classes import Classes, Mask, Remap
+from terrazzo.converted import BACKENDS, choose_backend
 from terrazzo.data.transforms import DataConfig
 from terrazzo.devices import choose_device, choose_precision
 from terrazzo.errors import (
@@ -36,6 +37,7 @@ from terrazzo.errors import (
     nearest,
     unknown_name,
 )
+from terrazzo.exported import find_exported
 from terrazzo.images import decode_image, read_image
 from terrazzo.kernels.resize_argmax import resize_argmax
 from terrazzo.nn.weights import read_model
@@ -51,7 +53,6 @@ Image = NDArray[Any]
 T = TypeVar("T")
 R = TypeVar("R")
 
-BACKENDS = ("auto", "torch")
 RECIPE = "recipe.json"  # what makes a folder a run
 
 
@@ -78,25 +79,32 @@ class Predictor:
         channels: int | None = None,
         name: str = "",
         notes: Sequence[str] = (),
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """network: image (B, C, H, W) float32 in [0, 1] -> logits (B, K, h, w); moved to `device`. Or a backend.
 
         data: the recipe's `data`, of which `resize` and `resize_hw` count here; eval: the recipe's `eval`. precision:
         "f32", "bf16", "f16" or "auto". remap: the data set's table, for raw ids. channels: of the images, where the
         network has no `channels` of its own. name: what the model is called in what it writes. notes: what a user
-        should hear about it.
+        should hear about it. about: its terrazzo.json.
         """
         if isinstance(network, nn.Module):
             on = device if isinstance(device, torch.device) else choose_device(device)
             network = TorchBackend(network, on, choose_precision(precision, on))
         self.eye = Eye(network, len(classes), data or DataConfig(), eval or EvalConfig())
         self.classes, self.remap, self.name, self.notes = classes, remap, name, tuple(notes)
+        self.about: Mapping[str, Any] = about or {}
         self.channels = channels if channels is not None else network.channels
 
     @property
     def network(self) -> nn.Module:
         """The torch module itself: image (B, C, H, W) float in [0, 1] -> `.logits` (B, K, h, w), not yet resized."""
         return self.eye.backend.network
+
+    @property
+    def backend(self) -> str:
+        """What runs the network and in which precision, such as "OpenVINO 2026.4.1, f32"."""
+        return self.eye.backend.says
 
     @property
     def data(self) -> DataConfig:
@@ -251,29 +259,46 @@ def load(
     """Return the predictor of a model: a run (its best checkpoint), a model folder, a Hub id "user/name", a checkpoint.
 
     A model folder is one that terrazzo wrote, or a SegFormer of transformers; a checkpoint is a .pth of MMSegmentation,
-    0.x or 1.x, and config the .py file it was trained with, where it does not hold its text. A model looks at images as
-    it was trained to: resize, windows and flip are those of its recipe, its preprocessor_config.json or its config.
-    backend: "torch"; "auto" is the fastest there is and never changes precision. network: one's own module for a model
-    whose architecture is not one of terrazzo's; its weights are loaded into it.
+    0.x or 1.x, and config the .py file it was trained with, where it does not hold its text; or what `export` wrote, a
+    folder or the .onnx or .xml in it. A model looks at images as it was trained to: resize, windows and flip are those
+    of its recipe, its preprocessor_config.json or its config.
+    backend: "torch", "openvino", "onnx"; "auto" is the fastest of them for this device that is installed, never changes
+    precision, and is told in `notes` and `backend`. What is converted for it is kept in the user's cache folder.
+    network: one's own module for a model whose architecture is not one of terrazzo's; its weights are loaded into it.
     Raises MissingPathError, WeightsError, CheckpointError. No code of the model's runs, nothing unsafe is unpickled.
     """
     if backend not in BACKENDS:
         raise unknown_name("backend", backend, BACKENDS)
-    model = read_model(_model_folder(source), network=network, config=config)
-    stored = model.terrazzo.get("recipe")
+    runs: Backend
+    said: tuple[str, ...] = ()
+    if network is None and (exported := find_exported(Path(source))) is not None:
+        about = exported.terrazzo
+        classes, preprocessing = Classes.from_json(about["classes"]), about.get("preprocessing", {})
+        runs = exported.backend(backend, precision)
+    else:
+        model = read_model(_model_folder(source), network=network, config=config)
+        about, classes, preprocessing = model.terrazzo, model.classes, model.preprocessing
+        runs, told = choose_backend(
+            model.network,
+            backend=backend,
+            device=device,
+            precision=precision,
+            channels=about.get("channels"),
+            quiet=False,
+        )
+        said = (*model.said, *told)
+    stored, remap = about.get("recipe"), about.get("remap")
     recipe = Recipe.from_json(stored, where=f"terrazzo.json of {source}") if stored is not None else None
-    remap = model.terrazzo.get("remap")
     return Predictor(
-        model.network,
-        model.classes,
-        data=recipe.data if recipe else _data_config(model.preprocessing),
-        eval=recipe.eval if recipe else _eval_config(model.preprocessing),
-        device=device,
-        precision=precision,
-        remap=Remap.from_json(remap, len(model.classes)) if remap is not None else None,
-        channels=model.terrazzo.get("channels"),
+        runs,
+        classes,
+        data=recipe.data if recipe else _data_config(preprocessing),
+        eval=recipe.eval if recipe else _eval_config(preprocessing),
+        remap=Remap.from_json(remap, len(classes)) if remap is not None else None,
+        channels=about.get("channels"),
         name=str(source),
-        notes=model.said,
+        notes=said,
+        about={**about, "preprocessing": preprocessing},
     )
 
 

@@ -49,6 +49,7 @@ def predict(
     batch_size: int | None = None,
     device: str = "auto",
     precision: str = "f32",
+    backend: str = "auto",
     overwrite: bool = False,
     config: "str | os.PathLike[str] | None" = None,
     quiet: bool = False,
@@ -72,7 +73,7 @@ def predict(
     predictor = (
         model
         if isinstance(model, Predictor)
-        else load(model, device=device, precision=precision, config=config)
+        else load(model, backend=backend, device=device, precision=precision, config=config)
     )
     if not quiet and mine.rank == 0:
         for line in predictor.notes:

@@ -11,7 +11,6 @@ Shapes: B batch, C channels, H W the image's original size, K classes, h w the l
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +69,10 @@ class Eye:
     def __post_init__(self) -> None:
         _check_looks(self.eval)
 
-    @cached_property
+    @property
     def align_corners(self) -> bool:
         """Whether corners meet where logits are resized, as the network resizes its own maps."""
-        return bool(getattr(self.backend.network, "align_corners", False))
+        return self.backend.align_corners
 
     @property
     def looks(self) -> list[Look]:
@@ -113,6 +112,13 @@ class Eye:
         else:
             for image, small in zip(images, resized, strict=True):
                 yield self._window_bands(image.shape[0], small)
+
+    def input(self, image: Image) -> NDArray[np.float32]:
+        """Return what the network gets of an image (H, W, C) in a plain look: (1, C, h, w), of windows the first."""
+        seen = self._seen(image, PLAIN)
+        if self.eval.inference == "windows":
+            seen = seen[: self.eval.window_hw[0], : self.eval.window_hw[1]]
+        return _stacked([seen])
 
     def sees(self, image: Image) -> tuple[tuple[int, int], int, np.dtype[Any]]:
         """Return (height, width), channels and dtype at which the network sees `image`: equal ones can share a pass."""
@@ -211,11 +217,7 @@ class Eye:
 
     def _score(self, images: Sequence[Image]) -> Logits:
         """Run the network on images of one size: logits (B, K, h, w), finite, of K classes."""
-        height, width, channels = images[0].shape
-        image_BCHW = np.empty((len(images), channels, height, width), np.float32)
-        for slot, image in zip(image_BCHW, images, strict=True):
-            slot[...] = unit_range(image).transpose(2, 0, 1)
-        logits = self.backend(image_BCHW)
+        logits = self.backend(_stacked(images))
         if logits.shape[1] != self.num_classes:
             raise WeightsError(
                 "The network and its classes do not fit.",
@@ -229,6 +231,15 @@ class Eye:
                 hint="Its weights hold NaN, or precision f16 overflowed: then bf16 or f32 will do.",
             )
         return logits
+
+
+def _stacked(images: Sequence[Image]) -> NDArray[np.float32]:
+    """Images (h, w, C) of one size as a network gets them: (B, C, h, w) float32 in [0, 1]."""
+    height, width, channels = images[0].shape
+    image_BCHW = np.empty((len(images), channels, height, width), np.float32)
+    for slot, image in zip(image_BCHW, images, strict=True):
+        slot[...] = unit_range(image).transpose(2, 0, 1)
+    return image_BCHW
 
 
 def _check_looks(eval: EvalConfig) -> None:

@@ -9,6 +9,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     models.py      quickstart, train, evaluate, predict, convert
     share.py       push, pull
     serving.py     serve
+    deploy.py      export
     catalogue.py   recipes, models, env
 """
 
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from terrazzo import __version__
-from terrazzo.cli import catalogue, datasets, models, serving, share
+from terrazzo.cli import catalogue, datasets, deploy, models, serving, share
 from terrazzo.cli.parsing import Command, find_command
 from terrazzo.errors import StorageError, TerrazzoError
 
@@ -28,6 +29,7 @@ COMMANDS: tuple[Command, ...] = (
     *models.COMMANDS[1:],
     *share.COMMANDS,
     *serving.COMMANDS,
+    *deploy.COMMANDS,
     *catalogue.COMMANDS,
 )
 

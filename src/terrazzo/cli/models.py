@@ -15,7 +15,8 @@ from terrazzo.cli.parsing import (
 )
 
 MODEL = (
-    "a run (its best checkpoint), a model folder, a Hub id such as user/name, or a .pth of MMSegmentation's"
+    "a run (its best checkpoint), a model folder, an exported one, a Hub id such as user/name, or a .pth of "
+    "MMSegmentation's"
 )
 DEVICE = "auto (the default: CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1, mps"
 
@@ -144,6 +145,7 @@ def _evaluate(arguments: Namespace) -> None:
         stream=arguments.stream,
         device=arguments.device,
         precision=arguments.precision,
+        backend=arguments.backend,
     )
     if arguments.json:
         import json
@@ -216,6 +218,7 @@ def _predict(arguments: Namespace) -> None:
         batch_size=arguments.batch,
         device=arguments.device,
         precision=arguments.precision,
+        backend=arguments.backend,
         overwrite=arguments.overwrite,
         config=arguments.config,
     )
@@ -267,6 +270,13 @@ def _look_arguments(parser: Parser) -> None:
         type=one_of("precision", "f32", "bf16", "f16"),
         default="f32",
         help="f32 by default; the others are faster where the device knows them, and differ in the last digits",
+    )
+    parser.add_argument(
+        "--backend",
+        metavar="auto|torch|openvino|onnx",
+        type=one_of("backend", "auto", "torch", "openvino", "onnx"),
+        default="auto",
+        help="what runs the network; auto (the default): the fastest for the device that is installed",
     )
 
 

@@ -112,6 +112,12 @@ def crop_resize_reference(
     return _apply_plainly(image, _tables(image.shape[:2], source_yxhw, size_hw), flip)
 
 
+def line_taps(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return, of a line of `size` pixels resized to `count`, which pixel each reads first, and its weights (n, T)."""
+    first, _, starts, weights = _table(0.0, float(size), count, size)
+    return first + starts, weights
+
+
 # (first source pixel read, how many are read, first tap of each result pixel counted from there, weights (n, T))
 _Table = tuple[int, int, NDArray[np.int64], NDArray[np.float64]]
 

@@ -366,7 +366,7 @@ class Head(nn.Module):
             F.linear(x_BHWC, weight) for x_BHWC, weight in zip(maps_BHWC[1:], weights[1:], strict=True)
         ]
         fused_BHWD = upsampled_sum(base_BHWD, smaller)
-        weight_BKD, bias_K = self._dropped(len(fused_BHWD)), self.classifier.bias
+        weight_BKD, bias_K = self._dropped(fused_BHWD.shape[0]), self.classifier.bias
         assert bias_K is not None
         if self.batch_norm.training:
             return normalised_logits(fused_BHWD, self.batch_norm, weight_BKD, bias_K)
