@@ -750,3 +750,17 @@ def test_every_flag_that_a_finding_names_exists() -> None:
     pages = "".join(page.read_text() for page in Path(findings.__file__).parent.glob("*.py"))
     known = {"--" + one.name.replace("_", "-") for one in fields(Remedies)}
     assert set(re.findall(r'"(--[a-z-]+)["=]', pages)) - {"--out"} == known
+
+
+def test_every_finding_stands_on_the_page_about_them() -> None:
+    import re
+
+    from terrazzo.data import findings
+
+    pages = "".join(page.read_text() for page in Path(findings.__file__).parent.glob("*.py"))
+    kinds = set(re.findall(r'"(?:error|warning)",\s*"([a-z0-9-]+)"', pages)) - {"warning"}
+    kinds |= {"unreadable-image", "unreadable-mask", "jpeg-mask", "only-in-val", "missing-in-train"}
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "doctor.md").read_text(encoding="utf-8")
+    assert len(kinds) > 35 and {kind for kind in kinds if f"`{kind}`" not in page} == set()
+    flags = {"--" + one.name.replace("_", "-") for one in fields(Remedies)}
+    assert {flag for flag in flags if flag not in page} == set()

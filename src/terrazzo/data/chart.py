@@ -1,7 +1,7 @@
 """A data set as it lies there: the facts that an examination takes down, as plain values.
 
 `readings.py` reads them off images and masks, `examination.py` finds where these lie, `symptoms.py` is asked about
-them. Per pair of files about a kilobyte is kept, whatever their size.
+them. Per pair of files three kilobytes are kept, whatever their size.
 """
 
 from collections.abc import Callable, Mapping

@@ -72,7 +72,8 @@ def color_table(chart: Chart) -> dict[Color, int]:
 
 def occurring(case: Case, chart: Chart) -> set[int]:
     """Return the class ids that a mask shows, as ids or as colours."""
-    table, colors, mask = raw_table(chart) or {}, color_table(chart), labels(case)
+    table, mask = raw_table(chart) or {}, labels(case)
+    colors = color_table(chart) if mask.colors else {}
     raws = {*mask.ids, *(colors[color] for color in mask.colors if color in colors and not mask.is_grey)}
     return {class_id for raw in raws if (class_id := table.get(raw)) is not None}
 
@@ -278,13 +279,16 @@ def voc_palette() -> bytes:
     return bytes(shades)
 
 
-def is_palette_in_colors(case: Case, chart: Chart) -> bool:
-    """True when a mask of colours holds those that a palette has for ids of the table, and not the classes' own."""
-    mask, own = labels(case), color_table(chart)
-    if not mask.colors or mask.is_grey or all(color in own for color in mask.colors):
-        return False
-    palette, table = palette_table(chart), file_table(chart)
-    return all(color in palette and palette[color] in table for color in mask.colors)
+def with_palette_in_colors(chart: Chart) -> list[Case]:
+    """Return the cases whose masks hold the colours that a palette has for ids of the table, and no class has."""
+    own, palette, table = color_table(chart), palette_table(chart), file_table(chart)
+    meant = {color for color, raw in palette.items() if raw in table}
+    drawn = [case for case in chart.cases if labels(case).colors and not labels(case).is_grey]
+    return [
+        case
+        for case in drawn
+        if not labels(case).colors.keys() <= own.keys() and labels(case).colors.keys() <= meant
+    ]
 
 
 def frame_of(case: Case, chart: Chart) -> int:

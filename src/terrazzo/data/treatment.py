@@ -132,7 +132,8 @@ def _plan_masks(plan: Plan, chart: Chart, asked: Remedies) -> None:
             lambda mask, case: mask_changes.first_channel(mask),
             first=True,
         )
-    looked_up = [c for c in cases if asked.palette and symptoms.is_palette_in_colors(c, chart)]
+    in_palette = {id(c) for c in symptoms.with_palette_in_colors(chart)} if asked.palette else set()
+    looked_up = [c for c in cases if id(c) in in_palette]
     if asked.palette:
         table = symptoms.palette_table(chart)
         plan.change(

@@ -53,7 +53,7 @@ def colors(chart: Chart) -> Iterator[Finding]:
         yield Finding("error", "grey", what, *named(masks(grey)), expected="one channel of ids",
                       hint="Ids have one channel. To keep one, in a copy:",
                       command=fix_command(chart, "--grey"), cost=share_of(grey, chart))  # fmt: skip
-    looked_up = [case for case in colored if symptoms.is_palette_in_colors(case, chart)]
+    looked_up = symptoms.with_palette_in_colors(chart)
     if looked_up:
         what = f"{some(len(looked_up), 'mask holds', 'masks hold')} the colours of a palette in place of its ids."
         advice = "A program opened the palette PNG as RGB and saved what it saw. To look the ids up again, in a copy:"
