@@ -84,9 +84,9 @@ def test_the_sheet_shows_each_class_in_its_colour_over_the_image(tmp_path: Path)
         colors = {color: n for n, color in opened.convert("RGB").getcolors(1 << 20) or []}
     for class_id in (3, 8, 5):
         half = tuple(int(np.rint(channel / 2)) for channel in CLASSES.colors[class_id])
-        assert colors[half] == 60 * 40
+        assert colors[half] == 60 * 40 * 6**2  # enlarged in whole steps, to at most 400
         assert CLASSES.colors[class_id] in colors  # in the legend
-    assert colors[0, 0, 0] >= 60 * 40
+    assert colors[0, 0, 0] >= 60 * 40 * 6**2
     assert CLASSES.colors[1] not in colors  # building is not on the sheet, nor in its legend
 
 

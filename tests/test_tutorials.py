@@ -26,6 +26,7 @@ from ade20k_tree import write_benchmark, write_full
 from bdd100k_tree import write_bdd100k
 from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
 from coco_tree import write_instances, write_panoptic, write_stuff
+from folders_tree import write_cracks, write_drives, write_paintings
 from segments_tree import write_segments
 from terrazzo import recipe as recipes
 from terrazzo import training
@@ -244,6 +245,14 @@ def prepare(page: str, desk: Path) -> None:
         write_stuff(desk / "coco-stuff-download")
     if page == "segments.md":
         write_segments(desk / "crossings")
+    if page == "plain-folders.md":
+        for write, folder in (
+            (write_drives, "drives"),
+            (write_paintings, "paintings"),
+            (write_cracks, "cracks"),
+        ):
+            write(desk / folder)
+        write_camvid(desk / "camvid-download")
     if page == "pascal-voc.md":
         write_sbd(write_voc(desk / "voc-download"))
 

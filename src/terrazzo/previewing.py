@@ -137,15 +137,16 @@ def _worth_showing(seen: Survey) -> Sequence[Member]:
 
 
 def _overlay(image: NDArray[np.generic], ids: NDArray[np.generic], seen: Survey) -> "Image":
-    """The overlay at the size at which it is shown, so that edges stay lines."""
+    """The overlay at the size at which it is shown, so that edges stay lines; a small one in whole steps."""
     from PIL import Image
 
     shown = rendering.display(image)
-    scale = min(1.0, CELL / max(shown.size))
+    scale = CELL / max(shown.size)
+    scale = int(scale) if scale >= 1 else scale
     size = max(1, round(shown.width * scale)), max(1, round(shown.height * scale))
     mask = Image.fromarray(ids).resize(size, Image.Resampling.NEAREST)
-    small = np.asarray(shown.resize(size, Image.Resampling.BOX))
-    return rendering.overlay(small, np.asarray(mask), seen.classes)
+    resized = np.asarray(shown.resize(size, Image.Resampling.BOX))
+    return rendering.overlay(resized, np.asarray(mask), seen.classes)
 
 
 def _legend(classes: Classes, shown: NDArray[np.intp], width: int) -> "Image":

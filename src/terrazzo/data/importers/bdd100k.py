@@ -173,8 +173,9 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
         remap=REMAPS[annotations],
         raw_names={} if annotations == "drivable" else {UNKNOWN: "unknown"},
         name=NAME + kinds[annotations],
-        license="BDD100K license: research and education, non-commercial",
-        source="Yu et al., CVPR 2020; https://doc.bdd100k.com",
+        # doc/source/license.rst of bdd100k/bdd100k, as of commit 0813aaa
+        license="BDD100K license: education, research and not-for-profit; non-commercial but for members of BDD",
+        source="Yu et al., CVPR 2020; https://doc.bdd100k.com, https://doc.bdd100k.com/license.html",
         groups=r"^([^-]+)-",  # 0000f77c-6257be58: the drive
     )
     return Plan(pairs, description)

@@ -77,6 +77,7 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
         remap=remap,
         raw_names=raw_names,
         name=f"{NAME} {annotations}",
+        # https://cocodataset.org/#termsofuse, which cocodataset.github.io keeps as dataset/termsofuse.htm
         license="as its publisher states; COCO: annotations CC BY 4.0, images by Flickr's terms",
         source="in COCO's form; COCO itself: Lin et al., ECCV 2014; https://cocodataset.org",
     )

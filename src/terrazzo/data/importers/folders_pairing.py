@@ -338,15 +338,17 @@ def _left_over(root: Path, match: Match, images: int, masks: int) -> DatasetForm
     lone += [f"{file.place} has no image" for file in match.without_image]
     endings = Counter(re.sub(r"\d+", "0", file.name).rpartition("_")[2] for file in match.without_image)
     several = 1 < len(endings) <= KINDS and masks > images
+    hint = "Narrow the patterns, or import the pairs that are there, with --partial."
+    if several:
+        kinds = ", ".join(f"_{end}" for end in sorted(endings))
+        hint = f"The masks seem to be of several kinds (names that end in {kinds}): narrow --masks to one."
+    elif not match.pairs:
+        hint = "What the wildcards stand for must be the same in both patterns: folders under ** or *, then names."
     return DatasetFormatError(
         f"{len(lone):,} files below {root} have no partner.",
         found=f"{images:,} images, {masks:,} masks, {len(match.pairs):,} pairs\n" + "\n".join(_some(lone)),
         expected="a mask for every image, of the same name but for an ending or a beginning that all share",
-        hint="The masks seem to be of several kinds (names that end in "
-        + ", ".join(f"_{end}" for end in sorted(endings))
-        + "): narrow --masks to one."
-        if several
-        else "Narrow the patterns, or import the pairs that are there, with --partial.",
+        hint=hint,
     )
 
 

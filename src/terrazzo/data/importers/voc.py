@@ -152,6 +152,7 @@ def plan(root: Path, wanted: Wanted, stack: ExitStack) -> Plan:
         remap=REMAP,
         raw_names={BORDER: "border"},
         name=f"{NAME} {base.name.removeprefix('VOC')}".strip() + (" + SBD" if annotations == "sbd" else ""),
+        # "Database Rights" on host.robots.ox.ac.uk/pascal/VOC/voc2012: images by Flickr's terms, nothing of the masks
         license="images: Flickr terms of use; masks: not stated by their authors",
         source="Everingham et al., IJCV 2010; http://host.robots.ox.ac.uk/pascal/VOC/"
         + ("; Hariharan et al., ICCV 2011" if annotations == "sbd" else ""),
