@@ -10,6 +10,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ class Folder:
         self.root = root
         write_description(root, Description(SCENE_CLASSES))
 
-    def put(self, where: str, pixels: np.ndarray | Image.Image, **options: int) -> None:
+    def put(self, where: str, pixels: np.ndarray | Image.Image, **options: Any) -> None:
         path = self.root / where
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -290,6 +291,28 @@ def test_masks_that_all_lie_beside_their_images_are_all_told(data: Folder, tmp_p
     assert after.findings == ()
     for name, truth in before.items():
         assert np.array_equal(np.asarray(Image.open(repair.folder / "train/masks" / name))[:-6], truth[:-6])
+
+
+@pytest.mark.parametrize("is_drawn_on", ["stored", "shown"])
+def test_borders_tell_whether_exif_turned_a_mask_where_sizes_do_not(
+    data: Folder, is_drawn_on: str, tmp_path: Path
+) -> None:
+    image, truth = (
+        np.asarray(Image.open(data.root / "train" / kind / "3.png")) for kind in ("images", "masks")
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down; what is shown is the scene
+    data.put("train/images/3.png", image[::-1, ::-1].copy(), exif=exif)
+    if is_drawn_on == "shown":
+        assert check(data.root).findings == ()
+        return
+    data.put("train/masks/3.png", truth[::-1, ::-1].copy())
+    finding = only(check(data.root), "exif")
+    assert finding.severity == "error" and finding.files == ("train/masks/3.png",)
+    repair, after = mended(finding, tmp_path)
+    assert after.findings == () and np.array_equal(
+        np.asarray(Image.open(repair.folder / "train/masks/3.png")), truth
+    )
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Remap
+from terrazzo.data import alignment
 from terrazzo.data.chart import Case, Chart, Color, MaskFacts
 from terrazzo.data.description import Description
 
@@ -180,7 +181,7 @@ def is_wide_ignore(chart: Chart, raw: int) -> bool:
 
 
 def exif_state(case: Case) -> Literal["same", "turned", "unsure"]:
-    """Say how a mask lies on an image that EXIF turns: with it, as stored, or either way by its size."""
+    """Say how a mask lies on an image that EXIF turns: with it, as stored, or unsure, by size and borders."""
     mask = labels(case)
     if case.image is None or case.seen.problem or mask.size_hw == (0, 0):
         return "same"
@@ -190,7 +191,9 @@ def exif_state(case: Case) -> Literal["same", "turned", "unsure"]:
     stored = upright[::-1] if case.seen.orientation >= 5 else upright
     if mask.size_hw == stored != upright:
         return "turned"
-    return "unsure" if mask.size_hw == stored else "same"
+    if mask.size_hw != stored or (case.fit is not None and case.fit.is_in_place):
+        return "same"
+    return "turned" if case.turn == case.seen.orientation else "unsure"
 
 
 def has_other_size(case: Case) -> bool:
@@ -207,7 +210,9 @@ def turn_of(case: Case) -> int:
     Where rows and columns have changed places and nothing tells in which way, 5, which changes them back.
     """
     mask, image = labels(case).size_hw, case.seen.size_hw
-    if case.turn != 1 or case.image is None or case.seen.problem or exif_state(case) != "same":
+    if case.image is None or case.seen.problem or exif_state(case) != "same":
+        return 1
+    if case.turn != 1:
         return case.turn
     has_swapped_sides = mask == image[::-1] != image and case.seen.orientation == 1
     return 5 if has_swapped_sides else 1
@@ -217,6 +222,8 @@ def shift_of(case: Case, chart: Chart) -> tuple[int, int] | None:
     """Return (down, right): the pixels by which a mask has to move to lie on its image; None where it lies well."""
     fit, common = case.fit, chart.fits.get(case.split)
     if fit is None or case.turn != 1:
+        return None
+    if fit.is_shifted and common is not None and fit.height < alignment.LOWEST * common.height:
         return None
     if not fit.is_shifted:
         if common is None or not common.is_shifted or fit.is_in_place:
