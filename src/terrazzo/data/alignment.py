@@ -2,8 +2,8 @@
 
 Edges of the image are where its brightness changes; most borders of a mask lie on such. Their correlation over shifts
 of up to 12 cells has a peak, and where labels and pixels belong together it is in the middle. On CamVid (468 pairs,
-checked 2026-11) it is there, to one cell, in every pair; of the same masks moved by 8 pixels seven in eight are told one
-by one.
+checked 2026-11) it is there, to one cell, in every pair; of the same masks moved by 8 pixels seven in eight are
+told one by one.
 """
 
 from collections.abc import Iterable

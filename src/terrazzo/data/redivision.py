@@ -49,7 +49,7 @@ def _groups(cases: Sequence[Case], chart: Chart, pattern: str) -> Mapping[int, s
         raise DatasetFormatError(
             f"The pattern {pattern!r} makes no groups of these names.",
             found=", ".join(case.name for case in cases[:6]) + (", …" if len(cases) > 6 else ""),
-            expected="a match in every name, and at least two different first parentheses",
+            expected="matches in the names, with at least two different first parentheses",
         )
     known = {id(case): name for name, group in found.groups.items() for case in group} if found else {}
     return {id(case): known.get(id(case), f"{case.split}/{case.name}") for case in cases}
