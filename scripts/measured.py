@@ -100,6 +100,26 @@ def predict_folder(result: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def serve(result: dict[str, Any]) -> Iterator[Row]:
+    """Images over HTTP."""
+    height, width = result["size_hw"]
+    what = f"A server asked by {result['clients']} clients, {width}x{height} JPEG to class map, {result['precision']}"
+    beside = (
+        f"{result['peer_per_second']:.2f} images/s: FastAPI and transformers.pipeline, {result['peer_precision']} "
+        f"({result['ratio']:.1f}x)"
+    )
+    ours = f"{result['terrazzo_per_second']:.1f} images/s"
+    yield what, ours, beside, _threads(result["threads"], result["processor"])
+
+
+def soak(result: dict[str, Any]) -> Iterator[Row]:
+    """A server asked for more than it can."""
+    what = f"The server at twice its capacity for {result['seconds']:.0f} s, {result['precision']}"
+    told = ", ".join(f"{count:,} x {status}" for status, count in sorted(result["statuses"].items()))
+    beside = f"memory {result['memory_growth_mib']:+.0f} MiB; 99 % within {result['answered_seconds']['p99']:.2f} s"
+    yield what, told, beside, _threads(result["threads"], result["processor"])
+
+
 def checkpoint(result: dict[str, Any]) -> Iterator[Row]:
     """What saving costs."""
     what = f"Saving a checkpoint of {result['recipe']}, every {result['interval']:,} steps"
@@ -140,6 +160,8 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "step": step,
     "pspnet": pspnet,
     "predict_folder": predict_folder,
+    "serve": serve,
+    "serve-soak": soak,
     "metrics": metrics,
     "checkpoint": checkpoint,
     "kills": kills,

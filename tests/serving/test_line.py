@@ -47,7 +47,7 @@ def post_in_threads(
 
 def test_images_that_wait_together_share_a_pass_where_they_fit() -> None:
     tall = png(flag(9, 6))
-    with served(Limits(batch=3)) as server:
+    with served(Limits(batch=3, passes=1)) as server:
         server.backend.may_look.clear()
         answers: dict[int, Answer] = {}
         threads = post_in_threads(server, [FLAG, FLAG, FLAG, tall, FLAG, FLAG], answers)
@@ -69,7 +69,7 @@ def test_images_that_wait_together_share_a_pass_where_they_fit() -> None:
 def test_an_image_that_breaks_its_pass_breaks_it_alone() -> None:
     broken = flag()
     broken[0, 0] = NAN_GREY
-    with served() as server:
+    with served(Limits(batch=4, passes=1)) as server:
         server.backend.may_look.clear()
         answers: dict[int, Answer] = {}
         threads = post_in_threads(server, [FLAG, FLAG, png(broken), FLAG], answers)
@@ -101,7 +101,7 @@ def test_a_full_line_says_when_to_come_again() -> None:
 
 
 def test_who_leaves_gives_up_the_place_and_is_not_looked_at() -> None:
-    with served(Limits(queue=3)) as server:
+    with served(Limits(queue=3, passes=1)) as server:
         server.backend.may_look.clear()
         answers: dict[int, Answer] = {}
         (thread,) = post_in_threads(server, [FLAG], answers)
@@ -186,7 +186,7 @@ class Slow(BrightestChannel):
 
 @pytest.mark.parametrize("seconds", [2, pytest.param(600, marks=pytest.mark.long)])
 def test_beyond_its_capacity_there_is_nothing_but_429_and_memory_stays(seconds: float) -> None:
-    with served(Limits(queue=4, batch=1), backend=Slow()) as server:
+    with served(Limits(queue=4), backend=Slow()) as server:
         soak(server, 12, 0.5)
         before = resident_bytes()
         statuses, spent = soak(server, 12, seconds)

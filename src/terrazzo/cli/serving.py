@@ -46,7 +46,10 @@ def _serve_arguments(parser: Parser) -> None:
         help="images that are worked on or wait; more get 429. 32 by default",
     )
     parser.add_argument(
-        "--batch", metavar="N", type=count, help="images that one pass may hold; 4 by default"
+        "--batch",
+        metavar="N",
+        type=count,
+        help="images that one pass may hold; by default 1 on a CPU, 8 on a GPU",
     )
     parser.add_argument("--max-megapixels", metavar="N", type=count, help="of one image; 64 by default")
     look = parser.add_mutually_exclusive_group()

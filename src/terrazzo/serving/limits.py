@@ -11,8 +11,11 @@ class Limits:
 
     queue: int = 32
     """Images that are worked on or wait; one more is answered 429 with the seconds after which to try again."""
-    batch: int = 4
-    """Images that one pass of a network may hold, where as many wait that it sees at one size."""
+    batch: int | None = None
+    """Images that one pass of a network may hold, where as many wait that it sees at one size. None: 8 on a GPU, 1 on a
+    CPU, where two passes beside each other are quicker than one of two images."""
+    passes: int | None = None
+    """Passes at a time. None: on a CPU one for each thread, 8 at most, which share the threads; 2 on a GPU."""
     max_bytes: int = 32 << 20
     """Of one image file."""
     max_pixels: int = 64_000_000
@@ -31,5 +34,5 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise UsageError(f"The limit {field.name} is {value}.", expected="a number above 0")

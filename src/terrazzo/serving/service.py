@@ -32,7 +32,7 @@ class Service:
         self.models = {model.name: model for model in models}
         self.limits = limits
         self.tally = Tally()
-        self.line = Line(limits, self.tally)
+        self.line = Line(limits, self.tally, is_on_gpu=any(model.is_on_gpu for model in models))
         self.intake = Intake(limits)
         self.examples = Examples(examples)
         self.is_stopping = False
