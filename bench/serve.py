@@ -231,7 +231,7 @@ def write_images(folder: Path) -> None:
 
 def terrazzo_server(args: argparse.Namespace, model: Path) -> list[str]:
     command = [sys.executable, "-m", "terrazzo", "serve", str(model), "--precision", args.precision]
-    return [*command, "--queue", "8" if args.soak else str(2 * args.clients)]
+    return [*command, "--queue", str(2 * args.clients)]
 
 
 def peer(args: argparse.Namespace, model: Path, form: str) -> list[str]:

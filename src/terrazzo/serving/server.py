@@ -24,6 +24,7 @@ from terrazzo.serving.gate import Door, is_loopback
 from terrazzo.serving.service import Service
 
 BACKLOG = 4096
+IDLE_SECONDS = 75  # of a connection between requests: longer than balancers keep theirs, usually 60
 FILES = 65536  # open sockets to ask the system for, where it allows as many
 
 
@@ -71,6 +72,7 @@ def run(
         log_level="critical",
         access_log=False,
         backlog=BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
         server_header=False,
         timeout_graceful_shutdown=max(1, round(service.limits.stop_seconds)),
     )
