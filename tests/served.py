@@ -30,7 +30,7 @@ class BrightestChannel:
     """A backend whose logits are the image, so that a pixel's class is its brightest channel."""
 
     def __init__(self) -> None:
-        self.network, self.channels = nn.Identity(), 3
+        self.network, self.channels, self.align_corners, self.says = nn.Identity(), 3, False, "by hand"
         self.may_look = threading.Event()
         self.may_look.set()
         self.is_looking = threading.Event()
@@ -39,7 +39,7 @@ class BrightestChannel:
     def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
         self.batches.append(len(image_BCHW))
         self.is_looking.set()
-        assert self.may_look.wait(20)
+        assert self.may_look.wait(60)
         logits = image_BCHW * np.float32(10)
         logits[np.rint(image_BCHW[:, 0, 0, 0] * 255) == NAN_GREY] = np.nan
         return logits
@@ -73,7 +73,7 @@ class Served:
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
@@ -114,7 +114,7 @@ def served(
         finally:
             backend.may_look.set()
             stop.set()
-            thread.join(20)
+            thread.join(60)
     assert not thread.is_alive()
 
 

@@ -68,6 +68,13 @@ def _serve_arguments(parser: Parser) -> None:
         const="whole",
         help=f"the whole image at once, {text}",
     )
+    parser.add_argument(
+        "--backend",
+        metavar="auto|torch|openvino|onnx",
+        type=one_of("backend", "auto", "torch", "openvino", "onnx"),
+        default="auto",
+        help="what runs the networks; auto (the default): the fastest that is installed",
+    )
     parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
     parser.add_argument(
         "--precision",
@@ -96,6 +103,7 @@ def _serve(arguments: Namespace) -> None:
         limits=Limits(**{name: value for name, value in given.items() if value is not None}),
         examples=arguments.examples,
         inference=arguments.inference,
+        backend=arguments.backend,
         device=arguments.device,
         precision=arguments.precision,
     )

@@ -80,7 +80,8 @@ def run(
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(
-        f"{model.name} ({len(model.predictor.classes)} classes)" for model in service.models.values()
+        f"{model.name} ({len(model.predictor.classes)} classes, {model.predictor.eye.backend.says})"
+        for model in service.models.values()
     )
     print(f"Serving {names}: http://{shown}:{port}/", flush=True)
     if not is_loopback(host):

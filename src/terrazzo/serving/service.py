@@ -4,13 +4,14 @@ import asyncio
 import os
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from terrazzo.errors import TerrazzoError, unknown_name
+from terrazzo.errors import ImageFormatError, TerrazzoError, unknown_name
 from terrazzo.serving.answers import Answer, answer_named
 from terrazzo.serving.examples import Examples
 from terrazzo.serving.limits import Limits
@@ -19,7 +20,7 @@ from terrazzo.serving.problems import RefusalError, busy, problem, refusal_of
 from terrazzo.serving.tally import Tally
 from terrazzo.serving.uploads import Intake, refuse_forms
 
-WARM_HW = (64, 64)  # of the image that a model sees before anyone else's
+WARM_HW = (480, 640)  # of the image that a model sees before anyone else's: the examples' size
 GONE = 499  # nobody reads this status: the client has left
 
 
@@ -52,7 +53,8 @@ class Service:
 
         for model in self.models.values():
             channels = model.predictor.channels or 3
-            model.predictor(np.zeros((*WARM_HW, channels), np.uint8), confidence=True)
+            with suppress(ImageFormatError):  # a graph of one size; its first client waits a moment longer
+                model.predictor(np.zeros((*WARM_HW, channels), np.uint8), confidence=True)
 
     def model_named(self, name: str) -> Model:
         """Return a model; raises UnknownNameError with the nearest."""
@@ -72,6 +74,7 @@ class Service:
             ],
             "channels": predictor.channels,
             "inference": predictor.eval.inference,
+            "backend": predictor.eye.backend.says,
         }
 
     async def predict(self, request: Request, name: str | None, form: str) -> Response:

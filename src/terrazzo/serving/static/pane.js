@@ -55,7 +55,7 @@ export class Pane {
     const found = shares(layers);
     const mean = layers.confidence.reduce((sum, value) => sum + value, 0) / layers.confidence.length / 255;
     this.facts.textContent =
-      `${layers.full.width} × ${layers.full.height} pixels · mean confidence ${percent(mean)} · network ${Math.round(milliseconds.predict ?? 0)} ms`;
+      `${layers.full.width} × ${layers.full.height} pixels · mean confidence ${percent(mean)} · ${Math.round(milliseconds.predict ?? 0)} ms in ${this.model.backend}`;
     this.photo.setAttribute("aria-label", `The photo and its mask by ${this.model.name}: ${this.words(found)}`);
     this.list(found, look);
     this.draw(look);
