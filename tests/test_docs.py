@@ -52,6 +52,14 @@ def test_every_field_of_a_recipe_has_its_sentence() -> None:
     assert [leaf.name for leaf in recipe.fields() if not leaf.doc.strip()] == []
 
 
+def test_every_format_has_a_page_that_imports_it() -> None:
+    from terrazzo.cli.datasets import FORMATS
+
+    pages = [page.read_text(encoding="utf-8") for page in (PROJECT / "docs" / "how-to").glob("*.md")]
+    shown = {line.split()[2] for page in pages for line in command_lines(page) if line.split()[1] == "import"}
+    assert set(FORMATS) <= shown
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     for text, target in links(page.read_text(encoding="utf-8")):

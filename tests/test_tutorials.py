@@ -43,6 +43,7 @@ PAGES = [
     PROJECT / "README.md",
     *sorted((PROJECT / "docs" / "tutorial").glob("*.md")),
     *sorted((PROJECT / "docs" / "how-to").glob("*.md")),
+    PROJECT / "docs" / "explanation" / "labels-and-ignore.md",
 ]
 SIZE_HW = (48, 64)
 CITYSCAPES = {"train": 6, "val": 2, "test": 1}  # what is published, in miniature
@@ -245,6 +246,8 @@ def prepare(page: str, desk: Path) -> None:
         write_stuff(desk / "coco-stuff-download")
     if page == "segments.md":
         write_segments(desk / "crossings")
+    if page == "camvid.md":
+        write_camvid(desk / "camvid-download")
     if page == "plain-folders.md":
         for write, folder in (
             (write_drives, "drives"),

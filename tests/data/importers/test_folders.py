@@ -242,6 +242,15 @@ def test_ids_that_no_class_has_are_counted(tmp_path: Path) -> None:
         run(raw, classes=names_file(tmp_path, "road\ncar\n"))
 
 
+def test_names_that_begin_at_one_are_told_apart_from_an_unknown_id(tmp_path: Path) -> None:
+    ids = np.array([[0, 1, 2], [3, 1, 2]], np.uint8)
+    raw = write(tmp_path / "raw", {"train/a": ids, "val/b": ids})
+    with pytest.raises(MaskValueError, match="Do the names begin at id 1"):
+        run(raw, classes=names_file(tmp_path, "wall\nfloor\ndoor\n"))
+    data = run(raw, classes=names_file(tmp_path, "unlabeled\nwall\nfloor\ndoor\n"))
+    assert data["train"][0].mask.tolist() == [[255, 0, 1], [2, 0, 1]]
+
+
 def test_a_data_set_json_brings_all_it_says(tmp_path: Path) -> None:
     raw = write(tmp_path / "raw", {"train/a": IDS, "val/b": IDS})
     about = {

@@ -30,6 +30,9 @@ from terrazzo.images import decode_image, decode_mask
 ANNOTATIONS = ("masks",)
 WORDS = ("images", "masks", "classes", "merge", "ignore", "binary")
 LOOKED_AT = 40  # masks that are opened to tell what they hold; all are, when they come over
+SHIFTED = (
+    "Do the names begin at id 1, and 0 means that nothing is labelled? Then the first line is: unlabeled"
+)
 BINARY = "foreground"
 BACKGROUND = "background"
 
@@ -224,7 +227,10 @@ def _by_number(look: Look, legend: Legend, wanted: Wanted, root: Path) -> Meanin
             f"The masks of {root} hold ids that no class has.",
             found=f"in {look.share()}: {_counted(unknown)}",
             expected=f"{len(meaning.remap.to_class)} ids: {', '.join(map(str, sorted(meaning.remap.to_class)[:40]))}",
-            hint="Name them in the file of classes, merge them (--merge 33=bicycle), or ignore them (--ignore 33).",
+            hint=SHIFTED
+            if sorted(unknown) == [len(legend.names)]
+            and sorted(legend.names) == list(range(len(legend.names)))
+            else "Name them in the file of classes, merge them (--merge 33=bicycle), or ignore them (--ignore 33).",
         )
     if legend.is_by_color:
         note = (
