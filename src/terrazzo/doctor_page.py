@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from terrazzo.data.chart import Chart
-from terrazzo.data.doctor import Diagnosis, printable
+from terrazzo.data.doctor import Diagnosis
 from terrazzo.data.findings import Finding
+from terrazzo.data.findings.finding import printable
 from terrazzo.data.statistics import SplitStatistics
 from terrazzo.doctor_pictures import Picture, pictures
 from terrazzo.errors import ExistingOutputError

@@ -276,7 +276,12 @@ def test_a_mask_of_mixed_colours_gets_the_classes_beside_them(data: Folder, tmp_
     assert "were mixed along borders" in (finding.hint or "")
     repair, after = mended(finding, tmp_path)
     ids = np.asarray(Image.open(repair.folder / "train/masks/1.png"))
-    assert after.ok and set(np.unique(ids)) <= set(np.unique(truth)) and (ids == truth).mean() > 0.9
+    assert (
+        after.findings == ()
+        and ids.dtype == np.uint8
+        and set(np.unique(ids)) <= set(np.unique(truth))
+        and (ids == truth).mean() > 0.9
+    )
 
 
 # -- places ------------------------------------------------------------------------------------------------------------

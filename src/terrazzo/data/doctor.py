@@ -4,7 +4,6 @@
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +12,10 @@ from terrazzo.data.chart import Chart
 from terrazzo.data.dataset import Dataset
 from terrazzo.data.examination import examine
 from terrazzo.data.findings import Finding, find
+from terrazzo.data.findings.finding import printable
 from terrazzo.data.statistics import ClassCount, SplitStatistics, class_counts, split_statistics
 
 __all__ = ["ClassCount", "Diagnosis", "Finding", "SplitStatistics", "check", "diagnose"]
-
-
-_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -112,15 +109,6 @@ def class_table(counts: Sequence[ClassCount], ignored: Mapping[str, float]) -> l
         lines.append(f"  {name:<{wide}}{shown}")
     last = "".join(f"  {'':>14} {ignored[split]:>8.2%} {'':>7}" for split in splits)
     return [*lines, f"  {'(ignored)':<{wide}}{last}".rstrip()]
-
-
-def printable(text: str) -> str:
-    """Return text that a terminal or a page can only show: names come from strangers.
-
-    Replaced are control characters but the end of a line, marks that turn the direction of writing, half characters.
-    """
-    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check(

@@ -14,6 +14,7 @@ from terrazzo.data import class_names, description, symptoms
 from terrazzo.data.chart import Case, Chart, Item
 from terrazzo.data.dataset import Dataset
 from terrazzo.data.examination import examine
+from terrazzo.data.findings.finding import printable
 from terrazzo.data.remedies import Move, Remedies
 from terrazzo.data.treatment import Plan, make_plan
 from terrazzo.errors import DatasetFormatError, UsageError
@@ -37,7 +38,7 @@ class Repair:
     def text(self) -> str:
         """Return the report for people."""
         lines = [f"Mended copy: {self.folder}", *(f"  {action}" for action in self.actions)]
-        return "\n".join([*lines, "To see what is left:", f"  terrazzo check {self.folder}"])
+        return printable("\n".join([*lines, "To see what is left:", f"  terrazzo check {self.folder}"]))
 
 
 def fix(

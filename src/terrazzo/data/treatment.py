@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from terrazzo.classes import IGNORE_8BIT, Classes, Color, Remap, ignore_value
+from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Classes, Color, Remap, ignore_value
 from terrazzo.data import alignment, label_space, likeness, mask_changes, redivision, symptoms
 from terrazzo.data.chart import Case, Chart
 from terrazzo.data.description import Description
@@ -197,7 +197,7 @@ def _plan_places(plan: Plan, chart: Chart, asked: Remedies) -> None:
         ways = {id(c): way for c in cases if (way := symptoms.shift_of(c, chart)) is not None}
         plan.change(
             [c for c in cases if id(c) in ways],
-            "moved to where they fit",
+            "moved to where the image fits",
             lambda mask, case: mask_changes.moved(mask, ways[id(case)], ignore),
         )
     if asked.unblend:
@@ -380,8 +380,8 @@ def _ids_of_colors(chart: Chart, about: Description | None, cases: Sequence[Case
             "colours mean 'not labelled', add --ignore-unknown-colors.",
         )
     ignore = ignore_value(len(about.classes)) if about is not None else IGNORE_8BIT
-    # between() tells mixed ids only where they are in no table, so mixed colours get one that is in none
-    other = (
-        max([ignore, *known.values()]) + 1 if asked.unblend and not asked.ignore_unknown_colors else ignore
-    )
+    other = ignore
+    if about is not None and asked.unblend and not asked.ignore_unknown_colors:  # an id that is in no table
+        table = symptoms.table_of(about)
+        other = next(raw for raw in range(IGNORE_16BIT) if raw not in table)
     return lambda mask, case: mask_changes.ids_of_colors(mask, known, other)

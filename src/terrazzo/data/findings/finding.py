@@ -1,5 +1,6 @@
 """A finding of the doctor, and the words that all of them share."""
 
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from terrazzo.data.chart import Case, Chart
 
 MOST_FILES = 5  # named per finding; the count says how many there are
 Severity = Literal["error", "warning"]
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,15 @@ class Finding:
     """About which share of the score it may make false or take away, 0 to 1: what findings are ranked by."""
     raw_ids: tuple[int, ...] = ()
     """The ids in the masks that are meant, where it is about some: the page marks their pixels."""
+
+
+def printable(text: str) -> str:
+    """Return text that a terminal or a page can only show: names come from strangers.
+
+    Replaced are control characters but the end of a line, marks that turn the direction of writing, half characters.
+    """
+    text = _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def fix_command(chart: Chart, *flags: str) -> str:
