@@ -5,8 +5,10 @@ what a training takes.
 """
 
 import io
+import json
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
@@ -426,6 +428,32 @@ def test_hostile_names_are_shown_and_do_nothing_to_a_terminal(data: Folder) -> N
     write_description(data.root, replace(Description(SCENE_CLASSES), classes=Classes(tuple(names))))
     text = check(data.root).text()
     assert "\x1b" not in text and "\u202e" not in text and "a\ufffd[2J\ufffdb" in text
+
+
+def test_a_name_that_is_no_text_is_told_in_every_form(data: Folder) -> None:
+    name = os.fsencode(str(data.root / "train/images/")) + b"/\xff\xfe.png"
+    os.link(data.root / "train/images/0.png", name)
+    diagnosis = check(data.root)
+    diagnosis.text().encode("utf-8")
+    told = json.loads(diagnosis.to_json().encode("utf-8"))
+    assert any("\udcff\udcfe.png" in file for one in told["findings"] for file in one["files"])
+
+
+def test_a_pattern_that_would_never_end_is_not_searched_for(data: Folder) -> None:
+    data.pair("train/" + "a" * 60, 40)
+    write_description(data.root, Description(SCENE_CLASSES, groups="(a+)+$|(a|a)*b"))
+    began = time.monotonic()
+    check(data.root)
+    assert time.monotonic() - began < 30  # it would take longer than the sun has
+
+
+def test_a_stray_k_in_two_masks_is_not_another_way_of_counting(data: Folder) -> None:
+    for name in ("train/masks/1.png", "val/masks/1.png"):
+        mask = np.asarray(Image.open(data.root / name)).copy()
+        mask[:6, :8] = 10
+        data.put(name, mask)
+    finding = only(check(data.root), "range")
+    assert finding.count == 2 and "--shift says so" in (finding.hint or "")
 
 
 def camvid_links(raw: Path, root: Path, every: int) -> Path:

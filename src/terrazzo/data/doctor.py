@@ -80,7 +80,12 @@ class Diagnosis:
 
     def to_json(self) -> str:
         """Return the same as JSON."""
-        return json.dumps({"ok": self.ok, **asdict(self)}, indent=2, ensure_ascii=False)
+        value = {"ok": self.ok, **asdict(self)}
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        is_text = text == text.encode("utf-8", "replace").decode(
+            "utf-8"
+        )  # half characters come from odd file names
+        return text if is_text else json.dumps(value, indent=2)
 
     def _splits(self) -> Iterator[str]:
         for split, images in self.images.items():

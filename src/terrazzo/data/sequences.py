@@ -45,6 +45,7 @@ class Sequences:
 def sequences(chart: Chart) -> Sequences | None:
     """Return the sequences of a data set: by the "groups" of dataset.json, else by names whose images agree."""
     given = chart.about.groups if chart.about is not None else None
+    given = given if given and _is_quick(given) else None
     cases = [case for case in chart.cases if case.image is not None and case.split]
     cases = cases or [case for case in chart.cases if case.image is not None]
     found = group(cases, given or PATTERN)
@@ -69,6 +70,14 @@ def group(cases: Sequence[Case], pattern: str) -> Sequences | None:
         return None
     ordered = {name: sorted(group, key=lambda case: _number(case.name)) for name, group in groups.items()}
     return Sequences(pattern, ordered)
+
+
+def _is_quick(pattern: str) -> bool:
+    """True for a pattern whose search ends soon whatever the name: one from a stranger's file may be made to hang.
+
+    No group is repeated, and there are at most three repetitions without end.
+    """
+    return re.search(r"\)[*+{]", pattern) is None and len(re.findall(r"(?<!\\)[*+}]", pattern)) <= 3
 
 
 def _are_related(groups: Mapping[str, Sequence[Case]]) -> bool:

@@ -88,7 +88,8 @@ def is_binary(chart: Chart) -> bool:
 def is_shifted(chart: Chart) -> bool:
     """True when ids that should be 0 … K-1 reach K and no further, and no table says what they mean.
 
-    Where 0 occurs too, K has to occur in several masks: a lone one is a slip, not another way of counting.
+    Where 0 occurs too, K has to occur in several masks and about as much as a class does: a lone or small area is a
+    slip, not another way of counting.
     """
     about, ids = chart.about, all_ids(chart)
     if about is None or (about.remap is not None and not about.remap.is_identity):
@@ -99,7 +100,9 @@ def is_shifted(chart: Chart) -> bool:
         return False
     masks = [case for case in chart.cases if labels(case).ids]
     holding = sum(count in labels(case).ids for case in masks)
-    return 0 not in ids or holding > max(1, len(masks) // 200)
+    others = sorted(pixels for raw, pixels in ids.items() if 0 < raw < count)
+    is_class = bool(others) and ids[count] > 0.1 * others[len(others) // 2]
+    return 0 not in ids or (is_class and holding > max(1, len(masks) // 200))
 
 
 def ids_apart(chart: Chart) -> tuple[str, int] | None:

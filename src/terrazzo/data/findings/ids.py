@@ -20,6 +20,10 @@ from terrazzo.data.findings.finding import (
     some,
 )
 
+_COUNTED_FROM_1 = (
+    "Counting from 0, the last class has id {}; if 0 is 'not labelled' in all masks, --shift says so. "
+)
+
 
 def unnamed(chart: Chart) -> Iterator[Finding]:
     """Which ids there are, where nothing says what they mean."""
@@ -274,7 +278,7 @@ def _strange(chart: Chart) -> Iterator[Finding]:
         f"{counted({raw: pixels[raw] for raw in strange})}; it has {listed(sorted(table))}.",
         *named(masks(cases)),
         expected=listed(sorted(table)),
-        hint=("Counting from 0, the last class has id " + f"{count - 1}. " if strange == [count] else "")
+        hint=(_COUNTED_FROM_1.format(count - 1) if strange == [count] else "")
         + "If they are classes, name them. If they mean 'not labelled', let the table ignore them, in a copy:",
         command=fix_command(chart, "--ignore-ids", ",".join(map(str, strange))),
         cost=share_of(cases, chart),
