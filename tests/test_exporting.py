@@ -24,6 +24,7 @@ from terrazzo.errors import (
     WeightsError,
 )
 from terrazzo.exporting import export
+from terrazzo.licences import NVIDIA_SEGFORMER, Ledger, Origin
 
 _made: dict[Any, Any] = {}
 WRITE = exporting.onnx_graph
@@ -124,10 +125,22 @@ def test_int8_is_a_quarter_of_the_file_and_loses_little(
     assert kinds.count(onnx.TensorProto.INT8) >= 20  # the weights of its convolutions and linear layers
 
 
-def test_half_size_weights_halve_the_file(tiny_model: Path, tmp_path: Path, onnx_folder: Path) -> None:
+def test_half_size_weights_halve_the_file_and_licences_are_repeated(
+    tiny_model: Path, tmp_path: Path, onnx_folder: Path
+) -> None:
     import onnx
 
-    export(tiny_model, tmp_path / "half", format="onnx", precision="f16", quiet=True)
+    bound = tmp_path / "bound"
+    shutil.copytree(tiny_model, bound)
+    about = json.loads((bound / "terrazzo.json").read_text())
+    ledger = Ledger((Origin("nvidia/mit-b0", NVIDIA_SEGFORMER),)).after("boxes", "CC0-1.0")
+    (bound / "terrazzo.json").write_text(json.dumps(about | {"licenses": ledger.to_json()}))
+    exported = export(bound, tmp_path / "half", format="onnx", precision="f16", quiet=True)
+    assert exported.notes[-1:] == ledger.notices()
+    assert "not for commercial use: its weights come from nvidia/mit-b0" in str(exported)
+    there = (tmp_path / "half" / "terrazzo.json").read_text()
+    assert json.loads(there)["licenses"] == ledger.to_json()
+    assert str(tmp_path) not in there
     whole, half = (onnx.load(folder / "network.onnx") for folder in (onnx_folder, tmp_path / "half"))
     sizes = [sum(len(one.raw_data) for one in graph.graph.initializer) for graph in (whole, half)]
     assert sizes[1] < 0.55 * sizes[0]

@@ -39,6 +39,7 @@ from terrazzo.graphs import (
     written,
 )
 from terrazzo.inference import Predictor, load
+from terrazzo.licences import ledger_of
 from terrazzo.proof import AGREEMENT, SIZES, Proof
 from terrazzo.storage import refuse_existing, replace_folder, write_json
 
@@ -112,7 +113,7 @@ def export(
     dataset = None if data is None else _open(data, predictor)
     seen_hw = None if size_hw is None else _seen_hw(size_hw, predictor)
     graph = folded(onnx_graph(predictor.network, channels=predictor.channels, size_hw=seen_hw))
-    notes: list[str] = list(predictor.notes)
+    notes: list[str] = [*predictor.notes, *ledger_of(about).notices()]
     inputs: list[Image] = []
     if precision == "int8":
         assert dataset is not None
@@ -129,7 +130,9 @@ def export(
         "channels": predictor.channels,
         "align_corners": predictor.eye.align_corners,
         "made_by": {"terrazzo": __version__, "torch": torch.__version__},
-        "made_of": str(model),
+        "made_of": Path(model).name
+        if Path(model).exists()
+        else str(model),  # a Hub id; never a place of ours
     }
     if inputs:
         export["calibration"] = {"split": calibration_split, "images": len(inputs)}

@@ -253,6 +253,15 @@ def test_licences_are_inherited_and_notices_repeated(folder: Path) -> None:
         "boxes": "allowed"}  # fmt: skip
 
 
+def test_a_data_set_of_the_hub_is_named_with_its_revision(folder: Path) -> None:
+    about = json.loads((folder / "terrazzo.json").read_text("utf-8"))
+    changed(folder, data=about["data"] | {"hub": {"id": "user/streets", "revision": "a" * 40}})
+    card = ModelCard(cards.model_card(folder, repo_id="anna/street"))
+    assert card.data.datasets == ["user/streets"]
+    one = card.data.eval_results[0]
+    assert (one.dataset_type, one.dataset_revision) == ("user/streets", "a" * 40)
+
+
 def test_a_chosen_licence_is_the_weights_own(folder: Path) -> None:
     about = json.loads((folder / "terrazzo.json").read_text("utf-8"))
     changed(folder, licenses=ledger_of(about).given("CC-BY-4.0").to_json())
