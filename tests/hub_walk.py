@@ -1,6 +1,6 @@
 """What test_hub.py has done in a process of its own, for the Hub's client reads its address once.
 
-`python hub_walk.py WALK FOLDER` does one walk in FOLDER and prints a line of JSON for each thing it says.
+`python hub_walk.py FOLDER` does all walks, each in its folder there, and prints a line of JSON for each thing one says.
 """
 
 import json
@@ -19,6 +19,7 @@ warnings.simplefilter(
     "ignore"
 )  # of libraries; ours are errors in the tests that run in the tests' own process
 ADDRESS = os.environ["HF_ENDPOINT"]
+walk = ""  # which is going on
 
 
 def ask(what: str, value: Any = None) -> Any:
@@ -40,7 +41,7 @@ def uploads() -> list[list[Any]]:
 
 
 def say(name: str, value: Any) -> None:
-    print(json.dumps({name: value}), flush=True)
+    print(json.dumps([walk, name, value]), flush=True)
 
 
 def told(act: Callable[[], Any]) -> Any:
@@ -131,7 +132,7 @@ def model(folder: Path) -> None:
     say("pushed", pushed)
     say("files", ask("files", ["models", "user/model", "main"]))
     picture = Image.open(folder / "picture.png")
-    here, there = tz.load(folder / "run", device="cpu"), tz.load(pushed, device="cpu")
+    here, there = (tz.load(one, device="cpu", backend="torch") for one in (folder / "run", pushed))
     say("masks", [here(picture).mask.tolist(), there(picture).mask.tolist()])
     theirs = AutoModelForSemanticSegmentation.from_pretrained("user/model").eval()
     inputs = AutoImageProcessor.from_pretrained("user/model")(picture, return_tensors="pt")
@@ -144,8 +145,19 @@ def model(folder: Path) -> None:
     order("nothing")
     say("again", [pushed == tz.push(folder / "run", "user/model", quiet=True), uploads()])
     say("pulled", str(tz.pull("user/model", folder / "back")))
-    say("mask of the pulled", tz.load(folder / "back", device="cpu")(picture).mask.tolist())
+    say("mask of the pulled", tz.load(folder / "back", device="cpu", backend="torch")(picture).mask.tolist())
     say("again from the pulled", tz.push(folder / "back", "user/model", quiet=True))
+    tz.push(folder / "scenes", "user/hidden", private=True, quiet=True)
+    run = tz.Run.open(folder / "run")
+    about = run.best_folder() / "terrazzo.json"
+    value = json.loads(about.read_text())
+    value["data"]["hub"] = {"id": "user/hidden", "revision": "0" * 40}
+    shutil.copytree(run.best_folder(), folder / "of-hidden")
+    (folder / "of-hidden" / "terrazzo.json").write_text(json.dumps(value))
+    shutil.copytree(folder / "run" / "pictures", folder / "of-hidden" / "pictures")
+    for name, words in (("public", {}), ("private", {"private": True})):
+        tz.push(folder / "of-hidden", f"user/of-hidden-{name}", quiet=True, **words)
+        say(name, sorted(ask("files", ["models", f"user/of-hidden-{name}", "main"])))
     say("as data", told(lambda: tz.open_dataset("user/model")))
     say("as model", told(lambda: tz.pull("user/model", folder / "x", kind="dataset")))
 
@@ -206,4 +218,6 @@ def bad_days(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"data": data, "model": model, "bad_days": bad_days}[sys.argv[1]](Path(sys.argv[2]))
+    for act in (data, model, bad_days):  # the last one leaves the address changed
+        walk, os.environ["HF_TOKEN"] = act.__name__, "hf_token_of_user"
+        act(Path(sys.argv[1]) / walk)

@@ -3,7 +3,7 @@
 import json
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from PIL import Image
 
 from terrazzo.data import Dataset, importers, open_dataset
 from terrazzo.data.importers.planning import Wanted
+from terrazzo.data.scenes import SCENE_CLASSES
+from terrazzo.sample import Sample
 
 HW = (20, 30)  # not square, so that an image on its side is seen
 CATEGORIES: list[dict[str, Any]] = [
@@ -152,6 +154,36 @@ def write_segments(root: Path) -> Path:
     }
     path = root / "crossings-v1.0.json"
     path.write_text(json.dumps(value))
+    return path
+
+
+def write_release_of(samples: Iterable[Sample], path: Path) -> Path:
+    """Write a release of images with their masks: a region for each class that occurs, numbered beyond 16 bits."""
+    path.parent.mkdir(parents=True)
+    names, entries = SCENE_CLASSES.names, []
+    for number, one in enumerate(samples):
+        assert one.mask is not None
+        Image.fromarray(one.image).save(path.parent / f"{number}.jpg")
+        region_of = {int(i): 66_000 + 7 * number + int(i) for i in np.unique(one.mask)}
+        ids = np.vectorize(region_of.get)(one.mask)
+        ids[:2, :2] = 0  # a corner that nobody labelled
+        (path.parent / f"{number}.png").write_bytes(bitmap(ids))
+        named = {region: i + 1 for i, region in region_of.items()}
+        entries.append(
+            sample(f"{number}.jpg", f"{number}.jpg", {"ground-truth": label(f"{number}.png", named)})
+        )
+    categories = [{"id": i + 1, "name": name, "color": list(color), "has_instances": False}
+                  for i, (name, color) in enumerate(zip(names, SCENE_CLASSES.colors, strict=True))]  # fmt: skip
+    about = {"name": "robot", "owner": "user", "description": "", "task_type": "segmentation-bitmap"}
+    about |= {"task_attributes": {"format_version": "0.1", "categories": categories}, "samples": entries}
+    about |= {"labelsets": [{"name": "ground-truth", "description": ""}]}
+    release = {
+        "name": "v1.0",
+        "description": "",
+        "created_at": "2024-07-09 10:20:19.888887+00:00",
+        "dataset": about,
+    }
+    path.write_text(json.dumps(release))
     return path
 
 

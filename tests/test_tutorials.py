@@ -1,7 +1,8 @@
 """Tutorials and how-to pages do what they say: their commands and Python blocks are run, page by page, in order.
 
 Every page gets a folder of its own with what it takes for granted: photographs, masks, a data set, a trained run, all
-small scenes. Commands run in this process. Trainings are first read as the page has them, recipe and overrides and
+small scenes. Commands run in this process; those of pages that share, in a child of it, beside a small Hub on this
+machine. Trainings are first read as the page has them, recipe and overrides and
 all, and then run with `SHORT` in their place; nothing is fetched from the Hub: its names lead to stand-ins here.
 """
 
@@ -12,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ from bdd100k_tree import write_bdd100k
 from cityscapes_tree import labels, write_cityscapes, write_image, zip_up
 from coco_tree import write_instances, write_panoptic, write_stuff
 from folders_tree import write_cracks, write_drives, write_paintings
-from segments_tree import write_segments
+from segments_tree import write_release_of, write_segments
 from terrazzo import recipe as recipes
 from terrazzo import training
 from terrazzo.cli import main
@@ -39,11 +41,17 @@ from terrazzo.video import new_video
 from voc_tree import write_sbd, write_voc
 
 PROJECT = Path(__file__).parent.parent
+ON_THE_HUB = ("pizza-robot.md", "share.md")  # run in a process of their own, with a small Hub on this machine
+THERE = "HF_ENDPOINT" in os.environ
 PAGES = [
-    PROJECT / "README.md",
-    *sorted((PROJECT / "docs" / "tutorial").glob("*.md")),
-    *sorted((PROJECT / "docs" / "how-to").glob("*.md")),
-    PROJECT / "docs" / "explanation" / "labels-and-ignore.md",
+    page
+    for page in (
+        PROJECT / "README.md",
+        *sorted((PROJECT / "docs" / "tutorial").glob("*.md")),
+        *sorted((PROJECT / "docs" / "how-to").glob("*.md")),
+        PROJECT / "docs" / "explanation" / "labels-and-ignore.md",
+    )
+    if (page.name in ON_THE_HUB) == THERE
 ]
 SIZE_HW = (48, 64)
 CITYSCAPES = {"train": 6, "val": 2, "test": 1}  # what is published, in miniature
@@ -201,9 +209,12 @@ def desk(pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for page, kinds in (("ade20k", ade20k.ANNOTATIONS), ("bdd100k", bdd100k.ANNOTATIONS)):
         counts = {kind: {"train": 2, "val": 1} for kind in kinds}
         monkeypatch.setattr(f"terrazzo.data.importers.{page}.COUNTS", counts)
-    monkeypatch.setattr(
-        "terrazzo.data.open._open_by_name", lambda source, **words: open_saved(pantry / "hub", **words)
-    )
+    if THERE:
+        monkeypatch.setenv("HF_TOKEN", "hf_token_of_user")
+    else:
+        monkeypatch.setattr(
+            "terrazzo.data.open._open_by_name", lambda source, **words: open_saved(pantry / "hub", **words)
+        )
     return tmp_path
 
 
@@ -244,6 +255,9 @@ def prepare(page: str, desk: Path) -> None:
         write_instances(desk / "coco-download")
         write_panoptic(desk / "coco-panoptic-download")
         write_stuff(desk / "coco-stuff-download")
+    if page == "pizza-robot.md":
+        shutil.rmtree(desk / "runs")
+        write_release_of(scenes(5, size_hw=SIZE_HW, first=200), desk / "sidewalks" / "robot-v1.0.json")
     if page == "segments.md":
         write_segments(desk / "crossings")
     if page == "camvid.md":
@@ -275,6 +289,35 @@ def test_a_page_does_what_it_says(page: Path, desk: Path, capsys: pytest.Capture
             else:
                 code = "\n" * (block.line - 1) + block.text  # errors show the page's own lines
                 exec(compile(code, str(page), "exec"), names)
+
+
+@pytest.mark.skipif(THERE, reason="this is that process")
+def test_pages_that_share_do_what_they_say(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    server = subprocess.Popen(
+        [sys.executable, str(PROJECT / "tests" / "hub_server.py"), str(tmp_path / "empty")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    hub = {"HF_ENDPOINT": server.stdout.readline().strip(), "HF_HUB_DISABLE_XET": "1"}
+    here = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    options = ["-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "pages")]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, __file__, "-k", "page_does"],
+            env={**here, **hub},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=900,  # a machine that measures stops its others for minutes
+        )
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(ON_THE_HUB)} passed" in done.stdout
 
 
 def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,6 +65,7 @@ def push(
     revision: str | None = None,
     license: str | None = None,
     keep_metadata: bool = False,
+    pictures: bool = True,
     timeout: float = TIMEOUT,
     quiet: bool = False,
 ) -> str:
@@ -73,7 +74,9 @@ def push(
     private: make the repository private, where it is new. revision: a branch, made where there is none; main by
     default. license: what you give it away under, such as "CC-BY-4.0"; by default what a data set says of itself, and
     for weights what they inherit. keep_metadata: leave in images what they say beside their pixels, such as the place
-    where they were taken. timeout: seconds without a sign of life after which the Hub is given up.
+    where they were taken. pictures: show some images on the card; those of a model are of its validation, and stay here
+    where the data set is private on the Hub and the model is not. timeout: seconds without a sign of life after which
+    the Hub is given up.
     Raises UsageError for a name, token or right that is missing, UnreachableError where the Hub does not answer, and
     the errors of opening what lies at `path`.
     """
@@ -89,6 +92,7 @@ def push(
     again += ["--revision", revision] if revision else []
     again += ["--license", license] if license is not None else []
     again += ["--keep-metadata"] if keep_metadata else []
+    again += [] if pictures else ["--no-pictures"]
     with (
         tempfile.TemporaryDirectory(prefix="terrazzo-push-") as folder,
         Progress(total=1, what="push", quiet=quiet) as progress,
@@ -106,9 +110,10 @@ def push(
             place.make(private=private)
             if isinstance(staged, StagedData):
                 _send_shards(staged, stage, place)
-                about = _about_data(staged, stage, repo, place)
+                about = _about_data(staged, stage, repo, place, pictures=pictures)
             else:
-                about = _about_model(staged, stage, repo)
+                shown = pictures and not place.would_show_what_is_private(staged.about)
+                about = _about_model(staged, stage, repo, pictures=shown)
             place.send(about)
             commit = place.commit(f"{WORDS[kind].capitalize()} from terrazzo")
     return f"{repo}@{commit}"
@@ -229,7 +234,9 @@ def _send_shards(staged: StagedData, stage: Path, place: "_Place") -> None:
         file.unlink(missing_ok=True)
 
 
-def _about_data(staged: StagedData, stage: Path, repo: str, place: "_Place") -> dict[str, Path]:
+def _about_data(
+    staged: StagedData, stage: Path, repo: str, place: "_Place", *, pictures: bool
+) -> dict[str, Path]:
     """Write what goes beside the shards; returns {path there: file here}."""
     if staged.num_cleaned:
         count = f"{staged.num_cleaned} file{'s' if staged.num_cleaned != 1 else ''}"
@@ -239,14 +246,15 @@ def _about_data(staged: StagedData, stage: Path, repo: str, place: "_Place") -> 
         )
     write_json(stage / "dataset.json", staged.description.to_json(), durable=False)
     write_json(stage / "id2label.json", staged.id2label, durable=False)
-    shown = cards.pictures(staged.dataset, stage)
+    shown = cards.pictures(staged.dataset, stage) if pictures else ()
     words = cards.data_card(staged.dataset, repo_id=repo, pictures=shown, is_cleaned=staged.num_cleaned > 0)
     (stage / CARD).write_text(words, encoding="utf-8")
     return _files_below(stage)
 
 
-def _about_model(staged: StagedModel, stage: Path, repo: str) -> dict[str, Path]:
-    cards.pictures(staged.folder, stage)
+def _about_model(staged: StagedModel, stage: Path, repo: str, *, pictures: bool) -> dict[str, Path]:
+    if pictures:
+        cards.pictures(staged.folder, stage)
     (stage / CARD).write_text(cards.model_card(stage, repo_id=repo), encoding="utf-8")
     return _files_below(stage)
 
@@ -260,7 +268,7 @@ class _Place:
 
     def __init__(self, api: Any, repo: str, kind: Kind, branch: str, progress: Progress) -> None:
         self.api, self.repo, self.kind, self.branch, self.progress = api, repo, kind, branch, progress
-        self.head = ""
+        self.head, self.is_private = "", False
         self.there: set[str] = set()
         self.operations: list[Any] = []
 
@@ -277,8 +285,21 @@ class _Place:
                 hint="Nothing was sent. --private makes new repositories private; to hide this one, its settings:",
                 command=f"hf repos settings {self.repo} --type {self.kind} --private",
             )
-        self.head = info.sha
+        self.head, self.is_private = info.sha, bool(info.private)
         self.there = {one.rfilename for one in info.siblings or []}
+
+    def would_show_what_is_private(self, about: Mapping[str, Any]) -> bool:
+        """True where a public model was trained on a data set that is private on the Hub; it says so."""
+        found = (about.get("data") or {}).get("hub") or {}
+        if self.is_private or "id" not in found:
+            return False
+        try:
+            is_private = bool(self.api.repo_info(found["id"], repo_type="dataset").private)
+        except Exception:  # who may not see it does not show it
+            is_private = True
+        if is_private:
+            self.progress.say(f"No pictures go along: {found['id']}, which it was trained on, is private.")
+        return is_private
 
     def send(self, files: Mapping[str, Path], *, is_passing: bool = False) -> None:
         """Send large files, those that the Hub has not; the others go with the commit. is_passing: gone afterwards."""

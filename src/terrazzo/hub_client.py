@@ -160,6 +160,7 @@ def _only_our_words() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="huggingface_hub")
+            warnings.simplefilter("ignore", DeprecationWarning)  # of the packages below it
             yield
     finally:
         hub_logging.set_verbosity(level)
@@ -172,7 +173,8 @@ def _only_our_words() -> Iterator[None]:
 
 def _tell(error: Exception, repo: str, kind: Kind | None, silence: _Silence, again: str) -> NoReturn:
     """Raise what a person can do something about instead of `error`."""
-    for one in _chain(error):
+    chain = list(_chain(error))
+    for one in chain:
         if isinstance(one, TerrazzoError):
             raise one
         told = _network(one, silence, again) or _answer(one, repo, kind, again) or _here(one)
@@ -180,7 +182,7 @@ def _tell(error: Exception, repo: str, kind: Kind | None, silence: _Silence, aga
             raise told from error
     raise TerrazzoError(
         f"The Hub and this machine did not come together over {repo}.",
-        found=f"{type(error).__name__}: {_first_line(error)}",
+        found=f"{type(chain[-1]).__name__}: {_first_line(chain[-1])}",
         hint="To try again:",
         command=again,
     ) from error

@@ -76,7 +76,7 @@ class StagedData:
         cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         about = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "label")}}}
         schema = pa.schema([("image", cell), ("label", cell)], {b"huggingface": json.dumps(about).encode()})
-        with pq.ParquetWriter(path, schema, compression="none", write_statistics=False) as writer:
+        with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
             for rows in self._groups(self.parts[shard.split][shard.start : shard.stop]):
                 writer.write_table(pa.Table.from_pylist(rows, schema), row_group_size=len(rows))
 

@@ -51,6 +51,7 @@ def _push_arguments(parser: Parser) -> None:
         action="store_true",
         help="leave in images what they say beside their pixels: GPS, device, texts; else only the orientation stays",
     )
+    parser.add_argument("--no-pictures", action="store_true", help="show no images on the card")
     _timeout_argument(parser)
 
 
@@ -65,6 +66,7 @@ def _push(arguments: Namespace) -> int:
             revision=arguments.revision,
             license=arguments.license,
             keep_metadata=arguments.keep_metadata,
+            pictures=not arguments.no_pictures,
             timeout=arguments.timeout,
         )
     except KeyboardInterrupt:

@@ -67,6 +67,8 @@ def look_around(source: Path | str | Dataset) -> Chart:
         return _dataset_chart(str(source), open_dataset(source))
     if path.name == description.FILE:
         source, path = str(path.parent), path.parent
+    if table.is_described(path):  # as it was pulled from the Hub
+        return _dataset_chart(str(source), open_dataset(path))
     is_saved = (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
     has_parquet = path.is_file() or any(path.glob("*.parquet")) or any(path.glob("*/*.parquet"))
     if (path / description.FILE).is_file() or not (is_saved or has_parquet):
