@@ -33,6 +33,7 @@ def test_a_class_id_is_its_position() -> None:
         ((), (), "at least one class"),
         (("a", "b", "a"), (), "Class names must be distinct(.|\n)*a more than once"),
         (("a", " "), (), "Every class needs a name(.|\n)*none at position 1"),
+        (("a", "b\ud800"), (), "Class names must be text(.|\n)*lone surrogate(.|\n)*position 1"),
         (("a", "b"), ((0, 0, 0),), "Every class needs one colour(.|\n)*2 names and 1 colours"),
         (("a",), ((0, 0, 256),), "three whole numbers, 0-255(.|\n)*256"),
         (("a",), ((0.5, 0.5, 0.5),), "three whole numbers, 0-255(.|\n)*0.5"),

@@ -42,6 +42,12 @@ class Classes:
             raise DatasetFormatError(
                 "Every class needs a name.", found=f"none at position {', '.join(blank)}"
             )
+        broken = [str(position) for position, name in enumerate(self.names) if not _is_text(name)]
+        if broken:
+            raise DatasetFormatError(
+                "Class names must be text that can be written down.",
+                found=f"half a character (a lone surrogate) in the name at position {', '.join(broken)}",
+            )
         if len(self.names) > IGNORE_16BIT:
             raise DatasetFormatError(
                 f"At most {IGNORE_16BIT} classes fit a mask.", found=f"{len(self.names)} names"
@@ -255,6 +261,15 @@ def distinct_colors(count: int) -> tuple[Color, ...]:
         chosen[round(red * 255), round(green * 255), round(blue * 255)] = None
         step += 1
     return tuple(chosen)
+
+
+def _is_text(name: str) -> bool:
+    """False for what JSON can spell and UTF-8 cannot: half a character."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _color(value: Sequence[int]) -> Color:

@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 import terrazzo as tz
 from card_reading import HOSTILE, SEEN, read
 from terrazzo import cards
+from terrazzo.cards.text import line
 from terrazzo.errors import TerrazzoError, UsageError
 from terrazzo.licences import ledger_of
 from terrazzo.nn.segformer import SegFormer, Size
@@ -201,6 +202,11 @@ def test_files_of_any_shape_give_a_card_or_a_sentence(folder: Path) -> None:
             assert all(link.startswith("https://spdx.org/") for link in page.links)
         (folder / name).write_text(text, "utf-8")
     assert 10 < refused < 110  # neither all nor none
+
+
+def test_a_line_is_printable_and_one_line() -> None:
+    assert line("a\ud800\x1b[0m\r\n\u2028b\u202ec") == "a\ufffd\ufffd[0m bc"
+    assert line("") == "?"
 
 
 def test_what_was_not_seen_in_validation_is_said(folder: Path) -> None:
