@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shlex
+import subprocess
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -269,7 +270,7 @@ def test_ids_without_names_are_told_with_the_file_to_write(sick: Folder) -> None
     finding = only(check(sick.root), "no-names")
     assert finding.what == "Nothing says what the ids mean; the masks hold ids 0-2."
     assert finding.command == f"printf 'class0\\nclass1\\nclass2\\n' > {sick.root / 'classes.txt'}"
-    (sick.root / "classes.txt").write_text("class0\nclass1\nclass2\n")
+    subprocess.run(["sh", "-c", finding.command], check=True)
     assert check(sick.root).ok
 
 
@@ -308,6 +309,7 @@ def test_lists_of_splits_are_held_to_what_is_there(tmp_path: Path) -> None:
         "val": ["c"],
     }
     assert [one.kind for one in after.findings] == ["unlisted"]
+    assert mended(unlisted, tmp_path / "listed")[0].left_out == ("images/d.png", "masks/d.png")
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------
