@@ -33,6 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 from PIL import Image
@@ -112,7 +113,7 @@ def compare(args: argparse.Namespace, model: Path, images: Path) -> int:
             f"http://127.0.0.1:{port}/models/b0?as=map",
             f"http://127.0.0.1:{their_port}/predict",
         )
-        agreement = agree(our_url, their_url, images)
+        agreement, backend = agree(our_url, their_url, images), backend_of(port)
         for _ in range(args.turns):
             ours.append(clients(our_url, images, args, seconds=args.seconds))
             theirs.append(clients(their_url, images, args, seconds=args.seconds))
@@ -130,6 +131,7 @@ def compare(args: argparse.Namespace, model: Path, images: Path) -> int:
         "threads": args.threads,
         "processor": environment.describe()["processor"]["model"],
         "terrazzo": terrazzo.__version__,
+        "backend": backend,
         "peer_form": form,
         "peer_forms_per_second": {name: round(value, 3) for name, value in forms.items()},
         "terrazzo_per_second": round(rate, 2),
@@ -143,7 +145,7 @@ def compare(args: argparse.Namespace, model: Path, images: Path) -> int:
         "target": target,
     }
     print(f"{result['processor']}, {args.threads} threads, {args.clients} clients on the same machine")
-    print(f"JPEG {SIZE_HW[1]}x{SIZE_HW[0]} -> class map PNG, SegFormer-B0, {CLASSES} classes")
+    print(f"JPEG {SIZE_HW[1]}x{SIZE_HW[0]} -> class map PNG, SegFormer-B0, {CLASSES} classes; {backend}")
     for name, side, value in (("terrazzo", both[0], rate), (f"pipeline ({form})", both[1], their_rate)):
         print(
             f"  {name:17} {value:7.2f} images/s   p50 {side.percentile(50):.2f} s   p99 {side.percentile(99):.2f} s"
@@ -286,6 +288,12 @@ def agree(our_url: str, their_url: str, images: Path) -> float:
         )
         equal.append((ours == theirs).mean())
     return float(np.mean(equal))
+
+
+def backend_of(port: int) -> str:
+    """What runs our network, as the server tells."""
+    with urlopen(f"http://127.0.0.1:{port}/models") as answer:
+        return str(json.load(answer)[0]["backend"])
 
 
 def resident_mib(pid: int) -> int:

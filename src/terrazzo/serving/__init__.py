@@ -26,7 +26,10 @@ from terrazzo.errors import MissingExtraError, UsageError
 from terrazzo.serving.limits import Limits
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from terrazzo.inference import Predictor
+    from terrazzo.serving.line import Model
 
 Source = str | os.PathLike[str]  # of a model
 
@@ -53,6 +56,47 @@ def serve(
     images that the page offers instead of drawn scenes. inference: instead of what the models' recipes say.
     Raises UsageError, MissingExtraError, and what `load` raises.
     """
+    _check_installed()
+    from terrazzo.serving.gate import Door
+    from terrazzo.serving.server import bind, run
+    from terrazzo.serving.service import Service
+
+    door = Door.of(host, token=token, names=names)
+    with bind(host, port) as listener:  # before models are loaded: a port that is taken is told at once
+        opened = _opened(models, inference, backend=backend, device=device, precision=precision)
+        run(Service(opened, limits or Limits(), examples=examples), door, listener)
+
+
+def application(
+    models: "Source | Sequence[Source] | Mapping[str, Source | Predictor]",
+    *,
+    token: str,
+    names: Sequence[str] = (),
+    limits: Limits | None = None,
+    examples: "str | os.PathLike[str] | None" = None,
+    inference: Literal["whole", "windows"] | None = None,
+    backend: str = "auto",
+    device: str = "auto",
+    precision: str = "f32",
+) -> "ASGIApp":
+    """Return the same as an ASGI application, for a server that is not ours: Ray Serve, gunicorn, a cloud's.
+
+    Arguments as in `serve`; the token is needed, for who can reach the application is not known here. How slow the head
+    of a request may be, and how many connections wait, is the other server's to say.
+    """
+    _check_installed()
+    from terrazzo.serving.app import create_app
+    from terrazzo.serving.gate import Door
+    from terrazzo.serving.service import Service
+
+    door = Door.of("0.0.0.0", token=token, names=names)
+    opened = _opened(models, inference, backend=backend, device=device, precision=precision)
+    service = Service(opened, limits or Limits(), examples=examples)
+    service.warm_up()
+    return create_app(service, door)
+
+
+def _check_installed() -> None:
     try:
         import fastapi
         import uvicorn
@@ -63,24 +107,30 @@ def serve(
             command='pip install "terrazzo[deploy]"',
         ) from error
     del fastapi, uvicorn
-    from terrazzo.inference import load
-    from terrazzo.serving.gate import Door
-    from terrazzo.serving.server import bind, run
-    from terrazzo.serving.service import Model, Service
 
-    door = Door.of(host, token=token, names=names)
-    with bind(host, port) as listener:  # before models are loaded: a port that is taken is told at once
-        opened = []
-        for name, source in _named(models).items():
-            predictor = (
-                load(source, backend=backend, device=device, precision=precision)
-                if isinstance(source, str | os.PathLike)
-                else source
-            )
-            if inference is not None:
-                predictor = predictor.with_eval(replace(predictor.eval, inference=inference))
-            opened.append(Model(name, predictor))
-        run(Service(opened, limits or Limits(), examples=examples), door, listener)
+
+def _opened(
+    models: "Source | Sequence[Source] | Mapping[str, Source | Predictor]",
+    inference: Literal["whole", "windows"] | None,
+    *,
+    backend: str,
+    device: str,
+    precision: str,
+) -> "list[Model]":
+    from terrazzo.inference import load
+    from terrazzo.serving.line import Model
+
+    opened = []
+    for name, source in _named(models).items():
+        predictor = (
+            load(source, backend=backend, device=device, precision=precision)
+            if isinstance(source, str | os.PathLike)
+            else source
+        )
+        if inference is not None:
+            predictor = predictor.with_eval(replace(predictor.eval, inference=inference))
+        opened.append(Model(name, predictor))
+    return opened
 
 
 def _named(
