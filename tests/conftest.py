@@ -82,6 +82,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests counted: `record_property("counted", line)`."""
+    reports = [one for kind in ("passed", "failed") for one in terminalreporter.getreports(kind)]
+    lines = [value for one in reports for name, value in one.user_properties if name == "counted"]
+    if lines:
+        terminalreporter.section("counted")
+        terminalreporter.write_line("\n".join(lines))
+
+
 def camvid_folder() -> Path | None:
     """Return the raw CamVid folder, or None where there is none."""
     folder = Path(os.environ.get("TERRAZZO_CAMVID", PROJECT.parent / "shared" / "camvid"))

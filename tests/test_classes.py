@@ -221,3 +221,38 @@ def test_raw_id_255_can_be_a_class_beside_the_ignore_value() -> None:
     names, remap = drop_void(["void", *(f"c{i}" for i in range(1, 256))])
     assert len(names) == 255
     assert remap(np.array([[0, 1, 255]], np.uint8), where="a").tolist() == [[255, 0, 254]]
+
+
+@pytest.mark.parametrize(
+    "name", ["a\tb", "\x1b[2J", "a\0", "\u202eetihw", "\ud800", "line\u2028line", "x" * 201], ids=ascii
+)
+def test_names_that_cannot_be_shown_are_refused(name: str) -> None:
+    with pytest.raises(DatasetFormatError, match="1 class names cannot be shown as they are") as caught:
+        Classes(("road", name))
+    assert ascii(name)[:40] in str(caught.value)
+
+
+def test_names_of_any_script_and_any_meaning_elsewhere_are_names() -> None:
+    """Reserved words, markup, formulas: a name is text here, and is shown as text."""
+    odd = (
+        "con",
+        "null",
+        "__proto__",
+        "<img src=x onerror=alert(1)>",
+        "=1+1",
+        "../up",
+        "-rf",
+        "道路",
+        "می\u200cخواهم",
+        "a\u00a0b",
+    )
+    assert Classes(odd).names == odd
+    assert Classes.from_json(Classes(odd).to_json()).names == odd
+
+
+@pytest.mark.parametrize(
+    "entries", [[{"name": 1}], [{"name": None}], [{"name": ["a"]}], [1], [None], "road", 7, None, [[]]]
+)
+def test_json_that_names_no_classes_is_refused(entries: object) -> None:
+    with pytest.raises(DatasetFormatError, match="Every class needs a name|Classes are a list"):
+        Classes.from_json(entries)  # type: ignore[arg-type]

@@ -101,3 +101,21 @@ def test_a_long_list_of_names_is_cut_and_counted() -> None:
     assert error.expected is not None
     assert error.expected.endswith("class 19, … (150 in all)")
     assert "class 20," not in error.expected
+
+
+def test_what_a_terminal_would_obey_or_cannot_show_becomes_its_escape() -> None:
+    """A name from anywhere cannot colour, hide or turn round what is said, and never fails to be printed."""
+    error = TerrazzoError("a\x1b[31m.png is \u202egnp\ud800.", found="tab\tnul\0")
+    assert str(error) == "a\\x1b[31m.png is \\u202egnp\\ud800.\n  found: tab\\tnul\\x00"
+    assert str(error).encode()
+    assert error.found == "tab\tnul\0"  # the parts are as they were
+    told = (
+        "Größe, 大きさ, 10\u00a0%, \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"  # joined as Persian is
+    )
+    assert str(TerrazzoError(told)) == told
+
+
+def test_a_line_of_more_than_a_screen_is_cut() -> None:
+    assert str(TerrazzoError("It failed.", found="x" * 100_000)) == (
+        f"It failed.\n  found: {'x' * 3991} … (100,009 characters)"
+    )

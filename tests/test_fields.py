@@ -204,3 +204,10 @@ def test_leaves_have_paths_types_defaults_and_sentences() -> None:
 def test_a_class_without_source_has_no_sentences() -> None:
     assert field_docs(make_dataclass("Made", [("x", int)])) == {}
     assert field_docs(int) == {}
+
+
+def test_a_whole_number_too_large_for_a_float_is_none() -> None:
+    with pytest.raises(ValueError):
+        conform(10**400, float)
+    with pytest.raises(ValueError):
+        conform(float("inf"), float)

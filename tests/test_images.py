@@ -573,3 +573,20 @@ def test_a_png_that_unpacks_to_more_than_its_header_says_is_not_believed() -> No
     assert not is_whole_png(png(bytes(10_000_000)))
     assert not is_whole_png(png(b"\0ab"))
     assert not is_whole_png(png(b"\0ab\7cd"))  # no filter has that number
+
+
+@pytest.mark.parametrize("where", [2, 3, 5])
+def test_a_tiff_whose_second_picture_is_broken_is_refused_in_words(where: int) -> None:
+    data = bytearray(saved(Image.fromarray(RGB), "TIFF", compression="tiff_lzw"))
+    at = int.from_bytes(data[4:8], "little")
+    end = at + 2 + 12 * int.from_bytes(data[at : at + 2], "little")
+    data[end : end + 4] = (at + where).to_bytes(4, "little")  # the next directory lies within this one
+    with pytest.raises((UnreadableFileError, ImageFormatError), match="^x "):
+        images.decode_image(bytes(data), where="x")
+
+
+def test_a_deep_png_without_pixels_is_told() -> None:
+    whole = images._png(RGB.astype(np.uint16))
+    at = whole.index(b"IDAT") - 4
+    with pytest.raises(UnreadableFileError, match="it has no pixels"):
+        images.decode_image(whole[:at] + whole[whole.index(b"IEND") - 4 :], where="x")

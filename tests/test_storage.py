@@ -204,6 +204,10 @@ def test_json_that_is_absent_or_broken_names_the_file_and_the_line(tmp_path: Pat
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(UnreadableFileError, match="cannot be read as JSON"):
         storage.read_json(path)
+    for text in ("[" * 100_000, '{"a":' * 100_000, "1" * 10_000):  # deeper, and longer, than Python reads
+        path.write_text(text)
+        with pytest.raises(UnreadableFileError, match="cannot be read as JSON"):
+            storage.read_json(path)
 
 
 def test_lines_are_appended_one_by_one_and_after_a_torn_one(tmp_path: Path) -> None:

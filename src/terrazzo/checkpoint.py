@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -87,7 +88,7 @@ def read_training_state(
     Raises CheckpointError when names or shapes do not fit.
     """
     model_tensors = narrowed(network, model_tensors)
-    own = load_file(folder / TRAINING) if average is not None else dict(model_tensors)
+    own = _read(folder / TRAINING) if average is not None else dict(model_tensors)
     _load(network, own, where=folder)
     if average is not None:
         like = network.state_dict()
@@ -95,7 +96,7 @@ def read_training_state(
             tensor.copy_(part_of(model_tensors[name], like[name]))
     parameters = dict(network.named_parameters())
     states: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in load_file(folder / OPTIMIZER).items():
+    for key, tensor in _read(folder / OPTIMIZER).items():
         name, _, part = key.rpartition("/")
         states.setdefault(name, {})[part] = tensor
     unknown = sorted(set(states) - set(parameters))
@@ -104,11 +105,28 @@ def read_training_state(
             f"The optimiser state in {folder} is of another network.",
             found=f"tensors for {', '.join(unknown[:5])}",
         )
+    wrong = [
+        f"{name}/{part}"
+        for name, state in states.items()
+        for part, tensor in state.items()
+        if tensor.ndim and tensor.shape != parameters[name].shape
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"The optimiser state in {folder} does not fit its network.", found=", ".join(wrong[:5])
+        )
     for name, state in states.items():
         parameter = parameters[name]
         optimizer.state[parameter] = {
             part: _placed(tensor, parameter, optimizer) for part, tensor in state.items()
         }
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read.", found=str(error).partition("\n")[0]) from error
 
 
 def _placed(tensor: Tensor, parameter: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:

@@ -5,6 +5,7 @@ ids are 0 … K-1 and one ignore value. The literals 255 and 65535 stand here al
 """
 
 import colorsys
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,12 @@ Color = tuple[int, int, int]  # RGB, 0-255
 IGNORE_8BIT = 255  # Cityscapes, ADE20K and PASCAL VOC ignore; the top of a uint8
 IGNORE_16BIT = 65535  # the same for data sets of more than 255 classes
 VOID_NAMES = ("unlabeled", "unlabelled", "void", "ignore", "unknown")  # and every name that begins "void-"
+
+
+LONGEST_NAME = 200  # characters of a class name; ADE20K's longest, with all its synonyms, has 101
+UNSEEN = set(
+    "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+)  # Unicode TR9
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,13 @@ class Classes:
                 "Class names must be text that can be written down.",
                 found=f"half a character (a lone surrogate) in the name at position {', '.join(broken)}",
             )
+        odd = [ascii(name)[:60] for name in self.names if len(name) > LONGEST_NAME or not _is_plain(name)]
+        if odd:
+            raise DatasetFormatError(
+                f"{len(odd)} class names cannot be shown as they are.",
+                found=", ".join(odd[:8]),
+                expected=f"at most {LONGEST_NAME} characters, without control characters and changes of direction",
+            )
         if len(self.names) > IGNORE_16BIT:
             raise DatasetFormatError(
                 f"At most {IGNORE_16BIT} classes fit a mask.", found=f"{len(self.names)} names"
@@ -57,7 +71,7 @@ class Classes:
             raise DatasetFormatError(
                 "Class names must be distinct.", found=f"{', '.join(twice)} more than once"
             )
-        colors = tuple(_color(color) for color in self.colors) or distinct_colors(len(self.names))
+        colors = tuple(color_of(color) for color in self.colors) or distinct_colors(len(self.names))
         if len(colors) != len(self.names):
             raise DatasetFormatError(
                 "Every class needs one colour.", found=f"{len(self.names)} names and {len(colors)} colours"
@@ -111,15 +125,21 @@ class Classes:
     @classmethod
     def from_json(cls, entries: Sequence[Mapping[str, Any] | str]) -> "Classes":
         """Read what `to_json` writes; plain strings and entries without "color" get distinct colours."""
-        named = [{"name": entry} if isinstance(entry, str) else dict(entry) for entry in entries]
-        missing = [str(position) for position, entry in enumerate(named) if "name" not in entry]
+        if not isinstance(entries, Sequence) or isinstance(entries, str):
+            raise DatasetFormatError("Classes are a list.", found=repr(entries)[:80])
+        named: list[Any] = [{"name": entry} if isinstance(entry, str) else entry for entry in entries]
+        missing = [
+            str(position)
+            for position, entry in enumerate(named)
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str)
+        ]
         if missing:
             raise DatasetFormatError(
-                "Every class needs a name.", found=f"none at position {', '.join(missing)}"
+                "Every class needs a name.", found=f"none at position {', '.join(missing[:20])}"
             )
         chosen = distinct_colors(len(named))
         given: list[Any] = [entry.get("color") for entry in named]
-        colors = tuple(chosen[i] if color is None else _color(color) for i, color in enumerate(given))
+        colors = tuple(chosen[i] if color is None else color_of(color) for i, color in enumerate(given))
         return cls(tuple(entry["name"] for entry in named), colors)
 
 
@@ -232,6 +252,11 @@ def drop_void(raw_names: Sequence[str]) -> tuple[tuple[str, ...], Remap]:
     return tuple(raw_names[i] for i in kept), Remap(table, len(kept))
 
 
+def _is_plain(name: str) -> bool:
+    """False for names with control characters, half characters, or what turns the direction of reading round."""
+    return name.isprintable() or not any(unicodedata.category(c) in ("Cc", "Cs") or c in UNSEEN for c in name)
+
+
 def is_void(name: str) -> bool:
     """True for names that mean "not labelled" rather than a class."""
     plain = name.strip().lower()
@@ -272,7 +297,8 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _color(value: Sequence[int]) -> Color:
+def color_of(value: Any) -> Color:
+    """Return an RGB colour; DatasetFormatError where `value` is none."""
     try:
         color = tuple(index(channel) for channel in value)
     except TypeError:  # "#ff0000", 0.5: refused rather than read as something else

@@ -121,14 +121,24 @@ def _open(stream: BinaryIO, where: str) -> ImageFile.ImageFile:
     except Exception as error:  # Pillow's plugins raise whatever they trip over
         raise _unreadable(where, error) from error
     check_size(*image.size, where=where)
-    if getattr(image, "n_frames", 1) > 1 and image.format in ("GIF", "WEBP", "PNG"):
+    if (num_frames := _num_frames(image, where)) > 1:
         raise ImageFormatError(
             f"{where} is an animation.",
-            found=f"{getattr(image, 'n_frames', 0)} frames",
+            found=f"{num_frames} frames",
             expected="one image",
             hint="Save its frames as files of their own.",
         )
     return image
+
+
+def _num_frames(image: ImageFile.ImageFile, where: str) -> int:
+    """How many pictures a file shows one after the other."""
+    if image.format not in ("GIF", "WEBP", "PNG"):
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception as error:  # a GIF is read through to count them
+        raise _unreadable(where, error) from error
 
 
 def _load(image: Image.Image, where: str) -> None:
@@ -156,6 +166,8 @@ def _deep_png(image: ImageFile.ImageFile, data: bytes, color_type: int, where: s
     """
 
     def decoded(source: ImageFile.ImageFile, rawmode: str) -> NDArray[Any]:
+        if not source.tile:
+            raise _unreadable(where, "it has no pixels")
         source.tile = [source.tile[0]._replace(args=rawmode)]
         _load(source, where)
         return np.asarray(source).astype(np.uint16)

@@ -31,6 +31,9 @@
 import difflib
 from collections.abc import Iterable
 
+SHOWN = "\n\u00a0\u200c\u200d"  # line ends, a space that keeps words together, and what joins letters in some scripts
+LONGEST_LINE = 4000  # characters of a line of an error; about a screen
+
 
 class TerrazzoError(Exception):
     """A mistake or failure told in four parts; `str(error)` is what a person reads.
@@ -58,12 +61,31 @@ class TerrazzoError(Exception):
         if expected is not None:
             lines.append(f"expected: {expected}")
         lines.extend(part for part in (hint, command) if part is not None)
-        super().__init__("\n".join([lines[0], *("  " + line.replace("\n", "\n  ") for line in lines[1:])]))
+        super().__init__(
+            shown("\n".join([lines[0], *("  " + one.replace("\n", "\n  ") for one in lines[1:])]))
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         """Survive the way back from a worker process with every part."""
         parts = (self.found, self.expected, self.hint, self.command)
         return _rebuild, (type(self), self.what, *parts)
+
+
+def shown(text: str) -> str:
+    """Return `text` as any terminal and log can show it.
+
+    Names and files come from anywhere: what a terminal would obey, what turns the direction of reading round, and half
+    characters become their escapes; a line of more than a screen is cut.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() or c in SHOWN else ascii(c)[1:-1] for c in text)
+    if len(text) <= LONGEST_LINE:
+        return text
+    lines = text.split("\n")
+    cut = (f"{line[:LONGEST_LINE]} … ({len(line):,} characters)" for line in lines)
+    return "\n".join(
+        line if len(line) <= LONGEST_LINE else short for line, short in zip(lines, cut, strict=True)
+    )
 
 
 def _rebuild(

@@ -157,6 +157,10 @@ def _whole(text: str) -> int:
 
 
 def _finite(number: float) -> float:
+    try:
+        number = float(number)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(number)
     return number
@@ -191,7 +195,7 @@ def conform(value: Any, annotation: Any) -> Any:
         kinds = [items[0]] * len(value) if items[-1] is Ellipsis else items
         return tuple(conform(item, kind) for item, kind in zip(value, kinds, strict=True))
     if inner is float and type(value) in (int, float):
-        return _finite(float(value))
+        return _finite(value)
     if inner in (int, bool, str) and type(value) is inner:
         return value
     raise ValueError(value)

@@ -40,7 +40,7 @@ from terrazzo.errors import (
 from terrazzo.exported import find_exported
 from terrazzo.images import decode_image, read_image
 from terrazzo.kernels.resize_argmax import resize_argmax
-from terrazzo.nn.weights import read_model
+from terrazzo.nn.weights import described, read_model
 from terrazzo.prediction import Prediction
 from terrazzo.recipe import EvalConfig, Recipe
 from terrazzo.remote import is_url, path_of
@@ -273,29 +273,36 @@ def load(
     said: tuple[str, ...] = ()
     if network is None and (exported := find_exported(Path(source))) is not None:
         about = exported.terrazzo
-        classes, preprocessing = Classes.from_json(about["classes"]), about.get("preprocessing", {})
-        runs = exported.backend(backend, precision)
+        with described(source):
+            classes, preprocessing = Classes.from_json(about["classes"]), about.get("preprocessing", {})
+            channels = _channels(about)
+            runs = exported.backend(backend, precision)
     else:
         model = read_model(_model_folder(source), network=network, config=config)
         about, classes, preprocessing = model.terrazzo, model.classes, model.preprocessing
+        with described(source):
+            channels = _channels(about)
         runs, told = choose_backend(
             model.network,
             backend=backend,
             device=device,
             precision=precision,
-            channels=about.get("channels"),
+            channels=channels,
             quiet=False,
         )
         said = (*model.said, *told)
-    stored, remap = about.get("recipe"), about.get("remap")
-    recipe = Recipe.from_json(stored, where=f"terrazzo.json of {source}") if stored is not None else None
+    with described(source):
+        stored, remap = about.get("recipe"), about.get("remap")
+        recipe = Recipe.from_json(stored, where=f"terrazzo.json of {source}") if stored is not None else None
+        data = recipe.data if recipe else _data_config(preprocessing)
+        look = recipe.eval if recipe else _eval_config(preprocessing)
     return Predictor(
         runs,
         classes,
-        data=recipe.data if recipe else _data_config(preprocessing),
-        eval=recipe.eval if recipe else _eval_config(preprocessing),
+        data=data,
+        eval=look,
         remap=Remap.from_json(remap, len(classes)) if remap is not None else None,
-        channels=about.get("channels"),
+        channels=channels,
         name=str(source),
         notes=said,
         about={**about, "preprocessing": preprocessing},
@@ -319,6 +326,14 @@ def _model_folder(source: str | os.PathLike[str]) -> str | os.PathLike[str]:
             hint=f"Did you mean {' or '.join(str(path.parent / name) for name in near)}?",
         )
     return source
+
+
+def _channels(about: Mapping[str, Any]) -> int | None:
+    """How many channels terrazzo.json says images have; None where it does not."""
+    channels = about.get("channels")
+    if channels is not None and (type(channels) is not int or channels < 1):
+        raise ValueError(f"images of {channels!r} channels")
+    return channels
 
 
 def _data_config(preprocessing: Mapping[str, Any]) -> DataConfig:

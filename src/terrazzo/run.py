@@ -88,7 +88,18 @@ class Run:
     def best(self) -> dict[str, Any] | None:
         """{"step": …, "miou": …} of the best validation so far, or None before the first."""
         file = self.path / "best.json"
-        return read_json(file) if file.is_file() else None
+        value = read_json(file) if file.is_file() else None
+        is_known = (
+            isinstance(value, dict) and type(value.get("step")) is int and _is_number(value.get("miou"))
+        )
+        if value is not None and not is_known:
+            raise RunError(
+                f"{file} does not say which checkpoint is the best.",
+                found=str(value)[:80],
+                expected='{"step": 2000, "miou": 0.71}',
+                hint="Without the file, the newest checkpoint is used, and the next validation is the best.",
+            )
+        return value
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -132,7 +143,7 @@ class Run:
     def history(self, kind: str | None = None) -> list[dict[str, Any]]:
         """Return the lines of metrics.jsonl, oldest first; only those of `kind` where it is given."""
         file = self.path / "metrics.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n") if file.is_file() else []
         entries = [entry for entry in map(_parse, lines) if entry is not None]
         return [entry for entry in entries if kind is None or entry.get("kind") == kind]
 
@@ -179,8 +190,10 @@ class Run:
         return folder
 
     def keep_best(self, step: int, score: float) -> bool:
-        """Note `step` as the best if its mIoU `score` beats the one so far; return whether it did."""
+        """Note `step` as the best if its mIoU `score` beats the one so far (nan never does); return whether it did."""
         best = self.best
+        if score != score:
+            return False
         if best is not None and best["miou"] >= score:
             return False
         write_json(self.path / "best.json", {"step": step, "miou": score})
@@ -196,7 +209,11 @@ class Run:
                 shutil.rmtree(folder)
         best = self.best
         if best is not None and best["step"] > step:
-            scored = [entry for entry in self.history("eval") if self._folder(entry["step"]).is_dir()]
+            scored = [
+                entry
+                for entry in self.history("eval")
+                if _is_number(entry.get("miou")) and self._folder(entry["step"]).is_dir()
+            ]
             (self.path / "best.json").unlink()
             if scored:
                 first = max(scored, key=lambda entry: entry["miou"])
@@ -242,23 +259,26 @@ def damage(folder: Path) -> str | None:
     """
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        files = dict(state["files"])
-    except (OSError, ValueError, KeyError, TypeError):
+        files = {
+            str(name): (int(stamp["size"]), str(stamp["sha256"])) for name, stamp in state["files"].items()
+        }
+        is_newer = state.get("format_version", 0) > FORMAT_VERSION
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         return f"{STATE} is missing or cut short"
-    if state.get("format_version", 0) > FORMAT_VERSION:
+    if is_newer:
         raise CheckpointError(
             f"{folder} was written by a newer terrazzo.",
             found=f"format {state['format_version']}",
             expected=f"format {FORMAT_VERSION} or older",
             command="pip install --upgrade terrazzo",
         )
-    for name, stamp in files.items():
+    for name, (size, digest) in files.items():
         file = folder / name
-        if not file.is_file():
+        if Path(name).name != name or not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != stamp["size"]:
-            return f"{name} has {file.stat().st_size:,} bytes of {stamp['size']:,}"
-        if _digest(file) != stamp["sha256"]:
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size:,} bytes of {size:,}"
+        if _digest(file) != digest:
             return f"{name} was changed after it was written"
     return None
 
@@ -293,9 +313,13 @@ def _digest(file: Path) -> str:
 def _parse(line: str) -> dict[str, Any] | None:
     try:
         entry = json.loads(line)
-    except ValueError:  # the last line of a killed run may be cut short
+    except (ValueError, RecursionError):  # the last line of a killed run may be cut short
         return None
-    return entry if isinstance(entry, dict) and "step" in entry else None
+    return entry if isinstance(entry, dict) and type(entry.get("step")) is int else None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def _plain(value: Any) -> Any:

@@ -100,7 +100,11 @@ def read_json(path: Path | str) -> Any:
             found=f"{error.msg} at line {error.lineno}, column {error.colno}",
             hint="Mend that line, or restore the file from where it came.",
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ) as error:  # no text, a number of thousands of digits, lists in lists
         raise UnreadableFileError(f"{path} cannot be read as JSON.", found=str(error)) from error
 
 

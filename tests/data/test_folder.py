@@ -11,7 +11,7 @@ import pytest
 from terrazzo.classes import Classes, Remap
 from terrazzo.data import open_dataset
 from terrazzo.data.description import Description, write_description
-from terrazzo.errors import DatasetFormatError, UnreadableFileError
+from terrazzo.errors import DataError, DatasetFormatError, UnreadableFileError
 from terrazzo.images import write_image, write_mask
 
 RNG = np.random.default_rng(3)
@@ -293,3 +293,29 @@ def test_dataset_json_itself_may_be_named(tmp_path: Path) -> None:
     fill(tmp_path, ["a", "b"])
     (tmp_path / "dataset.json").write_text(json.dumps({"classes": ["sky", "road", "car"]}))
     assert open_dataset(tmp_path / "dataset.json").location == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("classes.txt", b"sky\nroad\xff\ncar\n", "cannot be read as text"),
+        ("id2label.json", b'{"0": "sky", "1": 1}', "does not name classes.\n  found: 1: 1"),
+        ("id2label.json", '{"0": "sky", "²": "road"}'.encode(), "does not name classes"),
+        ("id2label.json", b'{"0": "sky", "00": "road"}', "names id 0 more than once.\n  found: sky, road"),
+        ("classes.json", b'{"sky": 0, "road": 0}', "names id 0 more than once.\n  found: sky, road"),
+        ("classes.json", b'{"sky": true, "road": 0}', "does not name classes"),
+        ("classes.json", b'[{"name": "sky", "id": 1.5}]', "does not name classes"),
+        ("classes.json", b'[{"name": "sky", "id": Infinity}]', "does not name classes"),
+        ("classes.json", b'[{"name": "sky", "id": [1]}]', "does not name classes"),
+        ("classes.json", b'[{"name": "sky", "color": 7}]', "A colour is three whole numbers"),
+        ("classes.json", b'[{"name": "sky", "id": 1}, {"name": "road"}]', "names id 1 more than once"),
+    ],
+)
+def test_a_file_of_names_that_is_none_is_told(
+    tmp_path: Path, file: str, content: bytes, sentence: str
+) -> None:
+    fill(tmp_path, ["a", "b"])
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        open_dataset(tmp_path)
+    assert sentence in str(caught.value)

@@ -250,3 +250,41 @@ def test_a_table_pickles_as_its_paths_and_its_fingerprint_is_of_its_contents(tmp
     assert same.fingerprint == data.fingerprint
     other = open_dataset(save(tmp_path / "c", table(masks=[Image.fromarray(one) for one in MASKS[::-1]])))
     assert other.fingerprint != data.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("state.json", b'{"_data_files": []}'),
+        ("state.json", b"[]"),
+        ("dataset_info.json", b'{"features": []}'),
+        ("dataset_info.json", b'{"features": {"image": "x"}}'),
+    ],
+)
+def test_a_saved_table_whose_own_description_is_damaged_is_told(
+    tmp_path: Path, file: str, content: bytes
+) -> None:
+    path = save(tmp_path / "a", table())
+    (path / file).write_bytes(content)
+    with pytest.raises((UnreadableFileError, DatasetFormatError), match=str(path)):
+        open_dataset(path)
+
+
+def test_cells_that_do_not_lie_where_the_file_says_are_never_read(tmp_path: Path) -> None:
+    """pyarrow believes the places of cells, and would read what lies there instead, or beyond the file."""
+    path = save(tmp_path / "a", table())
+    file = next(path.glob("*.arrow"))
+    data = file.read_bytes()
+    ends = np.cumsum([0, *(len(cell) for cell in _cells(path))]).astype(np.int32).tobytes()
+    assert data.count(ends) == 1
+    for place, value in ((1, 1 << 30), (2, -5)):
+        changed = np.frombuffer(ends, np.int32).copy()
+        changed[place] = value
+        file.write_bytes(data.replace(ends, changed.tobytes()))
+        with pytest.raises(UnreadableFileError, match="its cells do not lie where it says"):
+            open_dataset(path)
+
+
+def _cells(path: Path) -> list[bytes]:
+    saved = datasets.load_from_disk(str(path)).cast_column("image", datasets.Image(decode=False))
+    return [row["image"]["bytes"] for row in saved]

@@ -655,3 +655,39 @@ def test_the_config_names_every_size():
 def test_wrong_arguments_are_refused(saved: Path):
     with pytest.raises(UsageError, match="is a file, and a model is a folder"):
         model_folder(saved / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"depths": [1, 1, 1, 10**9]}),
+        ("config.json", {"hidden_sizes": [8, 16, 24, 10**12]}),
+        ("config.json", {"decoder_hidden_size": 30_000}),
+        ("config.json", {"strides": [0, 2, 2, 2]}),
+        ("config.json", {"patch_sizes": [-7, 3, 3, 3]}),
+        ("config.json", {"mlp_ratios": "4444"}),
+        ("config.json", {"num_attention_heads": [1, 2, None, 4]}),
+        ("config.json", {"num_channels": "three"}),
+        ("preprocessor_config.json", {"rescale_factor": [1]}),
+        ("preprocessor_config.json", {"size": {"width": 3}}),
+        ("terrazzo.json", {"format_version": "new"}),
+        ("terrazzo.json", {"network": {"mean": [0.5] * 3, "std": [0.0] * 3}}),
+        ("terrazzo.json", {"network": {"mean": [float("nan")] * 3, "std": [1.0] * 3}}),
+        ("terrazzo.json", {"network": []}),
+        ("terrazzo.json", {"preprocessing": 7}),
+    ],
+)
+def test_a_description_of_no_model_is_told_before_memory_is_taken(
+    name: str, changes: dict[str, Any], saved: Path
+):
+    rewrite(saved / name, **changes)
+    with pytest.raises(WeightsError, match=str(saved)):
+        read_model(saved)
+
+
+def test_an_index_of_nothing_is_told(saved: Path):
+    (saved / "model.safetensors").unlink()
+    for text in ("[]", '{"weight_map": [1]}', '{"weight_map": {"a": 1}}'):
+        (saved / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(WeightsError):
+            read_tensors(saved)

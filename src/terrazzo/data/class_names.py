@@ -6,7 +6,8 @@ to write is named; names are never made up.
 
 import json
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo import remote
-from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Color, ignore_value
+from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Color, color_of, ignore_value
 from terrazzo.data import label_space
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.storage import read_json
@@ -83,7 +84,12 @@ def missing(
 
 def names_in_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
     """Return {raw id: name} of a text file, and no colours: one name a line, or "id name" in every line."""
-    text = remote.read(path).decode("utf-8-sig") if remote.is_url(path) else Path(path).read_text("utf-8-sig")
+    try:
+        text = (remote.read(path) if remote.is_url(path) else Path(path).read_bytes()).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnreadableFileError(
+            f"{path} cannot be read as text.", found=str(error), hint="Save it as UTF-8, one name per line."
+        ) from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
     numbered = [re.match(r"(\d+)\s*[\s,:;]\s*(\S.*)", line) for line in lines]
@@ -95,19 +101,39 @@ def names_in_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
 def names_in_json(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
     """Return {raw id: name} and {raw id: colour} of a JSON: a list of names, of objects, {"0": name} or {name: 0}."""
     value = _json_at(path) if remote.is_url(path) else read_json(path)
-    if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return dict(enumerate(value)), {}
-    if isinstance(value, list) and all(isinstance(entry, dict) and "name" in entry for entry in value):
-        ids = [int(entry.get("id", position)) for position, entry in enumerate(value)]
-        colors = {i: tuple(entry["color"]) for i, entry in zip(ids, value, strict=True) if entry.get("color")}
-        return {i: str(entry["name"]) for i, entry in zip(ids, value, strict=True)}, colors
-    if isinstance(value, dict) and all(str(key).isdigit() for key in value):
-        return {int(key): str(name) for key, name in value.items()}, {}
-    if isinstance(value, dict) and all(isinstance(raw, int) for raw in value.values()):
-        return {raw: name for name, raw in value.items()}, {}
-    raise DatasetFormatError(
+    if isinstance(value, list):
+        value = [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        if all(isinstance(entry, dict) for entry in value):
+            pairs = [(entry.get("id", position), entry.get("name")) for position, entry in enumerate(value)]
+            colors = [
+                (pair[0], entry["color"])
+                for pair, entry in zip(pairs, value, strict=True)
+                if entry.get("color")
+            ]
+            return _table(pairs, path), {raw: color_of(color) for raw, color in colors}
+    elif isinstance(value, dict) and all(key.isascii() and key.isdecimal() for key in value):
+        return _table([(int(key), name) for key, name in value.items()], path), {}
+    elif isinstance(value, dict):
+        return _table([(raw, name) for name, raw in value.items()], path), {}
+    raise _no_names(path, value)
+
+
+def _table(pairs: Sequence[tuple[Any, Any]], path: Path | str) -> dict[int, str]:
+    """{id: name}; DatasetFormatError for what is none, and for an id that has two names."""
+    for raw, name in pairs:
+        if type(raw) is not int or not isinstance(name, str):
+            raise _no_names(path, f"{raw!r:.40}: {name!r:.60}")
+    twice = [raw for raw, count in Counter(raw for raw, _ in pairs).items() if count > 1]
+    if twice:
+        names = [name for raw, name in pairs if raw == twice[0]]
+        raise DatasetFormatError(f"{path} names id {twice[0]} more than once.", found=", ".join(names[:8]))
+    return dict(pairs)
+
+
+def _no_names(path: Path | str, found: Any) -> DatasetFormatError:
+    return DatasetFormatError(
         f"{path} does not name classes.",
-        found=str(value)[:100],
+        found=str(found)[:100],
         expected='["road", "car"], [{"name": "road", "color": [128, 64, 128]}], or {"0": "road", "1": "car"}',
     )
 
@@ -115,5 +141,5 @@ def names_in_json(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
 def _json_at(url: str) -> Any:
     try:
         return json.loads(remote.read(url))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableFileError(f"{url} is not JSON.", found=str(error)) from error

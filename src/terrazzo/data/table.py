@@ -7,7 +7,9 @@ the same rules as files; nothing is converted on the way. Nothing here uses the 
 """
 
 import contextlib
+import errno
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +54,9 @@ def saved_tables(path: Path) -> dict[str, Any]:
 
     try:
         saved = datasets.load_from_disk(str(path))
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # datasets trips over damaged files in as many ways as it has fields
         raise UnreadableFileError(
             f"{path} looks like a saved Hugging Face data set and cannot be loaded.",
             found=f"{type(error).__name__}: {error}",
@@ -191,8 +195,15 @@ class TableRecords:
 
     def _cell(self, index: int, column: str) -> Any:
         """The bytes of an encoded cell, or the array of a plain one."""
-        value = self.table.select_columns([column])[int(index)][column]
         where = self.where(index, mask=column == self.mask_column)
+        try:
+            value = self.table.select_columns([column])[int(index)][column]
+        except (LookupError, OSError, ValueError) as error:  # pyarrow's errors are kinds of these
+            raise UnreadableFileError(
+                f"{where} cannot be read.",
+                found=innermost(error),
+                hint="Restore the table from where it came.",
+            ) from error
         return content_of(value, self.table.features[column], where=where)
 
 
@@ -312,6 +323,7 @@ def _recognise(table: Any, title: str, paths_are_names: bool) -> TableRecords:
     import datasets
 
     image, mask = find_columns(table.features, title)
+    _check_places(table, [image, mask] if mask else [image], title)
     if mask is not None and _all_empty(table, mask, title):
         mask = None
     table = table.select_columns([image, mask] if mask else [image])
@@ -319,6 +331,23 @@ def _recognise(table: Any, title: str, paths_are_names: bool) -> TableRecords:
         if isinstance(table.features[name], datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))
     return TableRecords(table.with_format(None), image, mask, _names(table, image, paths_are_names), title)
+
+
+def _check_places(table: Any, columns: Sequence[str], title: str) -> None:
+    """Refuse columns whose cells do not lie where the file says: pyarrow believes it, and reads what is there instead.
+
+    The cells themselves are not looked at, but for their paths.
+    """
+    cells = table.select_columns(list(columns)).with_format("arrow")[:]
+    try:
+        for column in columns:
+            cells[column].validate(full=True)
+    except (ValueError, OSError) as error:  # pyarrow's ArrowInvalid is the first
+        raise UnreadableFileError(
+            f"{title} is damaged: its cells do not lie where it says.",
+            found=innermost(error),
+            hint="Restore the table from where it came.",
+        ) from error
 
 
 def find_columns(features: Mapping[str, Any], title: str) -> tuple[str, str | None]:
@@ -429,11 +458,13 @@ def _read_beside(path: str | None, where: str) -> bytes:
     if path is None:
         raise UnreadableFileError(f"{where} is empty.", expected="an encoded image, or the path of one")
     try:
+        if not Path(path).is_file():  # a device or a pipe would be read for ever
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnreadableFileError(
             f"{where} refers to a file that cannot be read.",
-            found=f"{path}: {error.strerror or error}",
+            found=f"{path}: {getattr(error, 'strerror', None) or error}",
             hint="The table was saved with paths only; put the files there, or save it with embed_external_files.",
         ) from error
 

@@ -161,7 +161,17 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
-    weight_map: dict[str, str] = read_json(folder / index).get("weight_map", {})
+    value = read_json(folder / index)
+    weight_map: dict[str, str] = value.get("weight_map", {}) if isinstance(value, dict) else {}
+    if (
+        not weight_map
+        or not isinstance(weight_map, dict)
+        or not all(isinstance(shard, str) for shard in weight_map.values())
+    ):
+        raise WeightsError(
+            f"{folder / index} does not say which file holds which tensor.",
+            expected='{"weight_map": {"tensor": "file"}}',
+        )
     tensors: dict[str, Tensor] = {}
     for shard in sorted(set(weight_map.values())):
         if Path(shard).name != shard:  # an index from elsewhere must not lead out of its folder

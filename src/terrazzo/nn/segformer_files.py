@@ -30,6 +30,9 @@ STAGE_LISTS = {
     "strides": "strides",
 }
 
+# far beyond any that was published: what a file claims is built before its tensors are compared with it
+MOST = {"stages": 16, "depths": 512, "patch_sizes": 256, "strides": 256, "mlp_ratios": 256, "sr_ratios": 256}
+
 # what version 5 calls its modules in memory -> what lies in files
 RENAMED = (
     (r"\bstages\.(\d+)\.patch_embeddings\.", r"encoder.patch_embeddings.\1."),
@@ -92,8 +95,10 @@ def size_of(config: Mapping[str, Any], *, where: str) -> Size:
             hint="Build the network yourself and pass it: terrazzo.load(..., network=my_network).",
         )
     missing = sorted({*STAGE_LISTS, "decoder_hidden_size"} - set(config))
-    lengths = {len(config[key]) for key in STAGE_LISTS if key in config}
-    if missing or len(lengths) != 1:
+    lengths = {
+        len(config[key]) if isinstance(config[key], list) else 0 for key in STAGE_LISTS if key in config
+    }
+    if missing or len(lengths) != 1 or not 0 < max(lengths) <= MOST["stages"]:
         raise WeightsError(
             f"config.json of {where} does not describe a SegFormer.",
             found=f"no {', '.join(missing)}" if missing else "lists of different lengths",
@@ -104,6 +109,20 @@ def size_of(config: Mapping[str, Any], *, where: str) -> Size:
             f"{where} uses an activation that terrazzo's SegFormer does not have.",
             found=f"hidden_act {config['hidden_act']!r}",
             expected="'gelu', as in every published SegFormer",
+        )
+    strange = [
+        f"{key} {config[key]!r:.60}"
+        for key in ("decoder_hidden_size", *STAGE_LISTS)
+        for number in (config[key] if key in STAGE_LISTS else [config[key]])
+        if not isinstance(number, int | float)
+        or not 1 <= number <= MOST.get(key, 1 << 16)
+        or number != int(number)
+    ]
+    if strange:
+        raise WeightsError(
+            f"config.json of {where} has numbers that no SegFormer has.",
+            found=", ".join(dict.fromkeys(strange)),
+            expected="whole numbers from 1",
         )
     lists = {field: tuple(int(number) for number in config[key]) for key, field in STAGE_LISTS.items()}
     return Size(decoder_hidden_size=int(config["decoder_hidden_size"]), **lists)

@@ -5,8 +5,10 @@ for a SegFormer config.json and preprocessor_config.json, so that transformers o
 opens files and asks the Hub; `segformer_files.py` knows what those two configs mean.
 """
 
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -125,6 +127,35 @@ def read_model(
     checkpoint that does not hold its text. Raises MissingPathError, UnreadableFileError, UnsafeFileError, and
     WeightsError for another network or tensors that do not fit.
     """
+    with described(source):
+        return _read_model(source, network, config)
+
+
+@contextmanager
+def described(source: str | PathLike[str]) -> Iterator[None]:
+    """Whatever a description trips over that describes no model becomes a WeightsError naming `source`."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,  # torch's, of sizes that no tensor has
+        TypeError,
+        ValueError,
+    ) as error:
+        raise WeightsError(
+            f"{source} does not describe a model that can be built.",
+            found=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            expected=f"{OURS}, {CONFIG} and {PROCESSOR} as terrazzo or transformers wrote them",
+            hint="It was edited, or is damaged: copy it again from where it came.",
+        ) from error
+
+
+def _read_model(
+    source: str | PathLike[str], network: nn.Module | None, config: str | PathLike[str] | None
+) -> LoadedModel:
     path = Path(source)
     if network is None and path.is_file() and path.suffix != ".safetensors":
         return _read_checkpoint(path, config)
@@ -194,6 +225,11 @@ class Found:
 
 def read_source(source: str | PathLike[str]) -> Found:
     """Return what lies in a folder, a weights file or a model of the Hub, tensors under our names."""
+    with described(source):
+        return _read_source(source)
+
+
+def _read_source(source: str | PathLike[str]) -> Found:
     where, path = str(source), Path(source)
     if path.is_file():
         if path.suffix == ".safetensors":
@@ -261,6 +297,8 @@ def _build(found: Found) -> tuple[nn.Module, tuple[str, ...]]:
     classes = found.classes()
     channels = int(config.get("num_channels", 3))
     mean, std, _ = segformer_files.preprocessing_of(found.processor or {}, channels)
+    about = found.ours.get("network", {})
+    mean, std = _numbers(about.get("mean", mean)), _numbers(about.get("std", std), above=0.0)
     if not len(mean) == len(std) == channels:
         raise WeightsError(
             f"{PROCESSOR} of {where} does not fit its network.",
@@ -277,9 +315,11 @@ def _build(found: Found) -> tuple[nn.Module, tuple[str, ...]]:
             dropout=float(config.get("classifier_dropout_prob", 0.1)),
             drop_path=float(config.get("drop_path_rate", 0.1)),
         )
+    problems = _misfits(network, narrowed(network, found.tensors))
+    if problems:  # before memory is taken for what a config claims
+        raise does_not_fit(network, found.tensors, problems, where=where)
     network.to_empty(device="cpu")
-    about = found.ours.get("network", {})
-    network.set_normalisation(about.get("mean", mean), about.get("std", std))
+    network.set_normalisation(mean, std)
     load_tensors(network, found.tensors, where=where)
     said = []
     if found.processor is None:
@@ -296,11 +336,19 @@ def _build_segmenter(found: Found) -> nn.Module:
         about["spec"],
         found.tensors,
         num_classes=len(found.classes()),
-        mean=about["mean"],
-        std=about["std"],
+        mean=_numbers(about["mean"]),
+        std=_numbers(about["std"], above=0.0),
         where=found.where,
         told=f"{OURS} of {found.where}",
     )
+
+
+def _numbers(values: Iterable[Any], *, above: float = -math.inf) -> tuple[float, ...]:
+    """The mean or the deviation of each channel; ValueError where a value is none."""
+    numbers = tuple(float(value) for value in values)
+    if not all(math.isfinite(number) and number > above for number in numbers):
+        raise ValueError(f"images are normalised by {numbers}"[:80])
+    return numbers
 
 
 def _assembled(
