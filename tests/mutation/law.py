@@ -9,6 +9,7 @@ Cases run in children of one process that has imported everything (`Bench`), so 
 """
 
 import contextlib
+import io
 import json
 import os
 import random
@@ -24,6 +25,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -72,7 +74,7 @@ class Bench:
 
     def __init__(self, place: Path) -> None:
         self.place = place
-        self.errors = (place / "stderr").open("wb")  # noqa: SIM115
+        self.errors = (place / "stderr").open("wb")
         paths = [str(HERE.parent), *(one for one in sys.path if one.endswith("src"))]
         env = {
             **os.environ,
@@ -232,8 +234,9 @@ def run_case(target: Any, seed: int, pristine: Path, case: Path, guard: "Guard")
     out = case / "out"
     before = _snapshot(case)
     error: BaseException | None = None
+    said = io.StringIO()
     try:
-        with guard.watching(case):
+        with guard.watching(case), redirect_stdout(said), redirect_stderr(said):
             target.read(case / "raw", out)
     except TerrazzoError as refusal:
         error = refusal
@@ -245,6 +248,7 @@ def run_case(target: Any, seed: int, pristine: Path, case: Path, guard: "Guard")
         return "broken", f"{what}\n{told}"
     try:
         _check(error, case, out, before, guard, writes=target.writes)
+        _check_shown(said.getvalue())
     except BrokenError as broken:
         return "broken", f"{what}\n{broken}" + (
             "" if error is None else f"\nafter {type(error).__name__}: {error}"[:800]
@@ -281,11 +285,15 @@ def _check(
 def check_words(error: Exception) -> None:
     """Raise BrokenError where an error cannot be shown to a person."""
     text = str(error)
+    _check_shown(text)
+    if not text.strip() or len(text) > WORDS:
+        raise BrokenError(f"it is told in {len(text):,} characters")
+
+
+def _check_shown(text: str) -> None:
     odd = sorted({one for one in text if not one.isprintable() and one not in "\n\u00a0\u200c\u200d"})
     if odd:
         raise BrokenError(f"its words hold what a terminal obeys or cannot show: {odd[:8]!a}")
-    if not text.strip() or len(text) > WORDS:
-        raise BrokenError(f"it is told in {len(text):,} characters")
 
 
 def _snapshot(case: Path) -> dict[str, Any]:

@@ -56,12 +56,15 @@ def write_forms(folder: Path) -> None:
 def read_one(folder: Path, out: Path) -> None:
     """Read a file as an image, as a mask, and its size; the three agree, or it is refused as an image."""
     from terrazzo.errors import TerrazzoError
-    from terrazzo.images import image_size, read_image, read_mask
+    from terrazzo.images import check_whole, image_size, read_image, read_mask
 
     path = next(iter(sorted(folder.iterdir())), folder / "gone.png")
     found: dict[str, Any] = {}
     errors: dict[str, TerrazzoError] = {}
-    for kind, read in (("size", image_size), ("image", read_image), ("mask", read_mask)):
+    readers: dict[str, Any] = {"size": image_size, "image": read_image, "mask": read_mask}
+    if path.is_file():
+        readers["whole"] = lambda path: check_whole(path.read_bytes(), where=str(path))
+    for kind, read in readers.items():
         try:
             found[kind] = read(path)
         except TerrazzoError as error:
@@ -71,5 +74,14 @@ def read_one(folder: Path, out: Path) -> None:
         array = found.get(kind)
         if array is not None and (array.shape[:2] != found.get("size") or str(array.dtype) not in dtypes):
             raise BrokenError(f"{kind} {array.shape}, {array.dtype}; its size is {found.get('size')}")
+    if "whole" in readers and ("whole" in found) != ("image" in found) and _is_about_the_file(errors):
+        raise BrokenError(
+            f"looked at alone it is {found.get('whole')}, decoded it is {'image' in found}: {errors}"
+        )
     if "image" in errors:
         raise errors["image"]
+
+
+def _is_about_the_file(errors: dict[str, Any]) -> bool:
+    """False where an image is whole, and holds what is none: NaN, or ids of 32 bits."""
+    return "holds" not in str(errors.get("image"))

@@ -194,19 +194,19 @@ def _streamed(folder: Path, out: Path) -> None:
     whole(open_dataset(folder / "data", stream=True))
 
 
-def importing(name: str, annotations: str | None = None, **words: Any) -> Callable[[Path, Path], None]:
-    """Return what imports a folder in this format; what comes of it has to open, and to read or be refused."""
+def importing(name: str, file: str = "", **words: Any) -> Callable[[Path, Path], None]:
+    """Return what imports a folder, or a file in it, in this format; what comes of it opens, and every sample reads."""
 
     def read(folder: Path, out: Path) -> None:
         from terrazzo.data import importers, open_dataset
+        from terrazzo.data.importers.planning import Wanted
         from terrazzo.errors import TerrazzoError
 
-        importers.run(name, folder, out, annotations=annotations, partial=True, **words)
+        importers.run(name, folder / file, out, Wanted(**{"partial": True, **words}), workers=1)
         try:
             whole(open_dataset(out))
         except TerrazzoError as error:
-            if not (out / "dataset.json").is_file():
-                raise BrokenError(f"the output is no data set: {error}") from error
+            raise BrokenError(f"what was imported does not read: {error}") from error
 
     return read
 
@@ -317,20 +317,26 @@ def _both(*makers: Callable[[Path], Any]) -> Callable[[Path], None]:
     return make
 
 
-def _write_camvid(folder: Path) -> None:
+def _write_folders(folder: Path) -> None:
+    """Photographs and masks of colours in folders of their own naming, and a table of the colours."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for kind in ("", "annot"):
-            (folder / f"{split}{kind}").mkdir()
-        for name in ("0001TP_006690", "0006R0_f00930"):
-            Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(
-                folder / split / f"{name}.png"
-            )
-            Image.fromarray(rng.integers(0, 12, (12, 16), dtype=np.uint8)).save(
-                folder / f"{split}annot" / f"{name}.png"
-            )
+    colors = np.array([[90, 120, 60], [200, 60, 60], [80, 80, 220]], np.uint8)
+    for place in ("photos/day1", "labels/day1"):
+        (folder / place).mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).save(
+            folder / "photos" / "day1" / f"{name}.jpg"
+        )
+        Image.fromarray(colors[rng.integers(0, 3, (12, 16))]).save(folder / "labels" / "day1" / f"{name}.png")
+    legend = [{"name": n, "color": c} for n, c in zip(("field", "box", "sky"), colors.tolist(), strict=True)]
+    (folder / "classes.json").write_text(json.dumps(legend))
+
+
+def _import_folders(folder: Path, out: Path) -> None:
+    words = {"images": "photos/**/*", "masks": "labels/**/*.png", "classes": str(folder / "classes.json")}
+    importing("folders", **words)(folder, out)
 
 
 LABEL_FILES: Sequence[tuple[str, Any]] = (
@@ -344,7 +350,7 @@ _ALL = (
     _image_target("images-tiff", ".tif", 60),
     _image_target("images-jpeg", ".jpg", 30),
     _image_target("images-others", ".webp .gif .bmp .ppm .pgm", 40),
-    Target("camvid", _write_camvid, importing("camvid"), 15, writes=True),
+    Target("camvid", _tree("camvid_tree", "write_camvid"), importing("camvid"), 15, writes=True),
     Target(
         "cityscapes",
         _tree(
@@ -360,12 +366,18 @@ _ALL = (
     ),
     Target("cityscapes-zips", _write_zipped, importing("cityscapes"), 25, writes=True),
     Target("ade20k", _tree("ade20k_tree", "write_benchmark"), importing("ade20k"), 12, writes=True),
-    Target("ade20k-full", _tree("ade20k_tree", "write_full"), importing("ade20k", "full"), 12, writes=True),
+    Target(
+        "ade20k-full",
+        _tree("ade20k_tree", "write_full"),
+        importing("ade20k", annotations="full"),
+        12,
+        writes=True,
+    ),
     Target("bdd100k", _tree("bdd100k_tree", "write_bdd100k"), importing("bdd100k"), 8, writes=True),
     Target(
         "bdd100k-instances",
         _tree("bdd100k_tree", "write_bdd100k"),
-        importing("bdd100k", "ins_seg"),
+        importing("bdd100k", annotations="ins_seg"),
         8,
         writes=True,
     ),
@@ -373,7 +385,7 @@ _ALL = (
     Target(
         "sbd",
         _both(_tree("voc_tree", "write_voc"), _tree("voc_tree", "write_sbd")),
-        importing("voc", "sbd"),
+        importing("voc", annotations="sbd"),
         12,
         writes=True,
     ),
@@ -386,9 +398,35 @@ _ALL = (
         writes=True,
     ),
     Target(
-        "coco-panoptic", _tree("coco_tree", "write_panoptic"), importing("coco", "panoptic"), 15, writes=True
+        "coco-panoptic",
+        _tree("coco_tree", "write_panoptic"),
+        importing("coco", annotations="panoptic"),
+        15,
+        writes=True,
     ),
-    Target("coco-stuff", _tree("coco_tree", "write_stuff"), importing("coco", "stuff"), 6, writes=True),
+    Target(
+        "coco-stuff",
+        _tree("coco_tree", "write_stuff"),
+        importing("coco", annotations="stuff"),
+        6,
+        writes=True,
+    ),
+    Target(
+        "segments",
+        _tree("segments_tree", "write_segments"),
+        importing("segments", "crossings-v1.0.json"),
+        20,
+        (".json",),
+        writes=True,
+    ),
+    Target(
+        "segments-bitmaps",
+        _tree("segments_tree", "write_segments"),
+        importing("segments", "crossings-v1.0.json", status=("all",)),
+        10,
+        writes=True,
+    ),
+    Target("folders", _write_folders, _import_folders, 15, writes=True),
     Target("dataset.json", _write_boxes, _opened, 30, (".json",)),
     Target("dataset.json-lists", _write_lists, _opened, 10, (".json",)),
     Target("folder", _write_boxes, _opened, 10),
