@@ -143,7 +143,8 @@ class Bench:
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(20)
+        self.process.kill()  # it waits for the next request, and holds nothing
+        self.process.wait()
         self.process.stdout.close()
         self.errors.close()
 

@@ -146,7 +146,7 @@ def load_model(folder: Path, out: Path) -> None:
 
     from terrazzo.inference import load
 
-    predictor = load(folder / "model")
+    predictor = load(folder / "model", backend="torch")
     channels = predictor.channels
     with torch.no_grad():
         logits = predictor.network(torch.zeros(1, channels, 32, 32)).logits
@@ -199,7 +199,7 @@ def read_openmmlab(folder: Path, out: Path) -> None:
 
     from terrazzo.inference import load
 
-    predictor = load(folder / "model.pth")
+    predictor = load(folder / "model.pth", backend="torch")
     with torch.no_grad():
         logits = predictor.network(torch.zeros(1, predictor.channels, 64, 64)).logits
     if logits.shape[1] != len(predictor.classes):
