@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for editors and type checkers; test_public_api.py holds it 
     from terrazzo.hub import pull, push
     from terrazzo.inference import Predictor, load
     from terrazzo.prediction import Prediction
+    from terrazzo.project import Project, open_project
     from terrazzo.recipe import Recipe
     from terrazzo.report import Report
     from terrazzo.run import Run
@@ -38,6 +39,7 @@ _HOMES = {
     "Dataset": "terrazzo.data",
     "Prediction": "terrazzo.prediction",
     "Predictor": "terrazzo.inference",
+    "Project": "terrazzo.project",
     "Recipe": "terrazzo.recipe",
     "Report": "terrazzo.report",
     "Run": "terrazzo.run",
@@ -47,6 +49,7 @@ _HOMES = {
     "export": "terrazzo.exporting",
     "load": "terrazzo.inference",
     "open_dataset": "terrazzo.data",
+    "open_project": "terrazzo.project",
     "pull": "terrazzo.hub",
     "push": "terrazzo.hub",
     "serve": "terrazzo.serving",
@@ -59,6 +62,7 @@ __all__ = [
     "Dataset",
     "Prediction",
     "Predictor",
+    "Project",
     "Recipe",
     "Report",
     "Run",
@@ -71,6 +75,7 @@ __all__ = [
     "metrics",
     "nn",
     "open_dataset",
+    "open_project",
     "pull",
     "push",
     "rendering",

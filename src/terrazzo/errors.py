@@ -19,6 +19,10 @@
     │   ├── CheckpointError          truncated, missing or newer than this version
     │   ├── RunInUseError            another training writes here
     │   └── DataChangedError         the data set is not the one the run was trained on
+    ├── ProjectError             a labelling project that cannot be used as asked
+    │   ├── ProjectInUseError        another process holds it
+    │   ├── StaleRevisionError       somebody else changed the label meanwhile
+    │   └── DamagedLabelError        a label that cannot be read back whole; it opens read-only
     ├── TrainingError            training cannot go on
     │   └── NonFiniteLossError       NaN or Inf in the loss
     ├── ExportError              an exported graph that does not do what its model does
@@ -171,6 +175,25 @@ class RunInUseError(RunError):
 
 class DataChangedError(RunError):
     """The data set is not the one the run was trained on."""
+
+
+class ProjectError(TerrazzoError):
+    """A labelling project that cannot be used as asked."""
+
+
+class ProjectInUseError(ProjectError):
+    """Another process holds the project, or has been writing to it for too long."""
+
+
+class StaleRevisionError(ProjectError):
+    """The same part of a label was changed by somebody else meanwhile; what was refused is kept as a branch."""
+
+    current: int | None = None  # the revision that stands
+    branch: int | None = None  # the revision that keeps what was refused
+
+
+class DamagedLabelError(ProjectError):
+    """A label that cannot be read back whole: it opens read-only, and never as an empty one."""
 
 
 class TrainingError(TerrazzoError):

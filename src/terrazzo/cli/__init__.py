@@ -10,6 +10,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     share.py       push, pull
     serving.py     serve
     deploy.py      export
+    labels.py      release
     catalogue.py   recipes, models, env
 """
 
@@ -19,13 +20,14 @@ import sys
 from collections.abc import Sequence
 
 from terrazzo import __version__
-from terrazzo.cli import catalogue, datasets, deploy, models, serving, share
+from terrazzo.cli import catalogue, datasets, deploy, labels, models, serving, share
 from terrazzo.cli.parsing import Command, find_command
 from terrazzo.errors import StorageError, TerrazzoError
 
 COMMANDS: tuple[Command, ...] = (
     *models.COMMANDS[:1],
     *datasets.COMMANDS,
+    *labels.COMMANDS,
     *models.COMMANDS[1:],
     *share.COMMANDS,
     *serving.COMMANDS,

@@ -252,6 +252,8 @@ class Dataset:
     """Where train and val were made here: who went where. A run stores it and opens the data with it again."""
     groups: str | None = None
     """The pattern whose matches in the names keep images on one side of any split that is made here."""
+    known_fingerprint: str | None = None
+    """The hash under which this very content was released; None: it is computed."""
 
     def __getitem__(self, split: str) -> Split:
         """Return a split; "validation" is "val". An unknown name gets its nearest."""
@@ -262,7 +264,12 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over sorted names and content hashes of images and masks; how it is split does not matter."""
+        """sha256 (hex) over sorted names and content hashes of images and masks; how it is split does not matter.
+
+        Of a release of a labelling project: the hash of the release.
+        """
+        if self.known_fingerprint is not None:
+            return self.known_fingerprint
         made = set((self.split_manifest or {}).get("splits", ()))
         of = (self.split_manifest or {}).get("of", "")
         entries: list[tuple[str, str]] = []
@@ -331,6 +338,7 @@ def assemble(
     groups: str | None = None,
     split_manifest: Any = None,
     notes: Sequence[str] = (),
+    known_fingerprint: str | None = None,
 ) -> Dataset:
     """Return the Dataset of some records: looks up what is not declared, and makes train and val where there is no val.
 
@@ -371,6 +379,7 @@ def assemble(
         notes=tuple(said),
         split_manifest=used_manifest,
         groups=groups,
+        known_fingerprint=known_fingerprint,
     )
 
 

@@ -1,7 +1,8 @@
 """The one door: whatever holds a data set, `open_dataset` returns a Dataset, or says in words why it cannot.
 
-A folder in our form, a saved Hugging Face data set, parquet files, or a data set on the Hub or at a URL. Only the last
-two touch the network. Raw downloads of published data sets are imported once, by `terrazzo import`.
+A folder in our form, a saved Hugging Face data set, parquet files, a release of a labelling project ("street.db@v1"),
+or a data set on the Hub or at a URL. Only the last two touch the network. Raw downloads of published data sets are
+imported once, by `terrazzo import`.
 """
 
 import re
@@ -15,6 +16,8 @@ from terrazzo.data.refusals import PUBLISHED_AS_SCRIPTS, missing, script_data_se
 from terrazzo.errors import DatasetFormatError
 from terrazzo.remote import is_url
 
+RELEASE = re.compile(r"(.+)@([A-Za-z0-9][\w.-]*)")
+PROJECT_SUFFIX = ".db"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 
 
@@ -25,7 +28,7 @@ def open_dataset(
     stream: bool = False,
     split_manifest: Path | str | Mapping[str, Any] | None = None,
 ) -> Dataset:
-    """Return the data set at `source`: a folder, a saved Hugging Face data set, parquet, "user/name[@revision]", a URL.
+    """Return the data set at `source`: a folder, a saved table, parquet, "street.db@v1", "user/name[@revision]", a URL.
 
     keep_void: classes called "unlabeled", "void-…" and the like stay classes instead of becoming ignore.
     stream: parquet is read where it lies, row group by row group, instead of being downloaded and converted; what is no
@@ -47,6 +50,11 @@ def open_dataset(
 
         return open_url(source, keep_void=keep_void, split_manifest=split_manifest)
     path = Path(source).expanduser()
+    named = RELEASE.fullmatch(str(path))
+    if named and not path.exists() and (Path(named[1]).is_file() or named[1].endswith(PROJECT_SUFFIX)):
+        return _open_release(Path(named[1]), named[2], keep_void=keep_void, split_manifest=split_manifest)
+    if path.is_file() and path.suffix == PROJECT_SUFFIX:
+        raise _which_release(path)
     if path.is_dir():
         return _open_local_folder(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     if path.is_file() and path.suffix.lower() == ".parquet":
@@ -77,6 +85,65 @@ def _open_local_folder(path: Path, *, keep_void: bool, stream: bool, split_manif
     if any(path.glob("*.parquet")) or any(path.glob("*/*.parquet")):
         return _open_parquet(path, keep_void=keep_void, stream=stream, split_manifest=split_manifest)
     return open_folder(path, keep_void=keep_void, split_manifest=split_manifest)
+
+
+def _open_release(path: Path, name: str, *, keep_void: bool, split_manifest: Any) -> Dataset:
+    """Open what was finished in a release; its categories that are ignored, and what nobody drew, become ignore."""
+    from terrazzo.data.dataset import assemble
+    from terrazzo.data.label_space import settle
+    from terrazzo.project import open_project
+    from terrazzo.project.records import records_of
+
+    with open_project(path, create=False, read_only=True) as project:
+        release = project.releases[name]
+    records, left_out = records_of(path, release)
+    if not records:
+        raise DatasetFormatError(
+            f"The release {name} of {path} has no finished labels.",
+            found=f"{left_out:,} samples, none of them labelled or reviewed",
+            hint='Give samples whose label is done the status "labelled", and make another release.',
+        )
+    scored = [one for one in release.categories if not one.is_ignore]
+    table: dict[int, int | None] = {0: None, **{one.id: None for one in release.categories if one.is_ignore}}
+    table |= {one.id: class_id for class_id, one in enumerate(scored)}
+    names = {one.id: one.name for one in release.categories}
+    if not scored:
+        raise DatasetFormatError(
+            f"The release {name} of {path} has no categories to train on.",
+            found=", ".join(names.values()) or "none",
+        )
+    space = settle(
+        [one.name for one in scored],
+        [one.color for one in scored],
+        table,
+        raw_names=names,
+        keep_void=keep_void,
+    )
+    notes = [f"{left_out:,} samples of the release are not labelled yet, and left out."] if left_out else []
+    return assemble(
+        records,
+        space,
+        name=f"{path.stem} {name}",
+        location=f"{path.resolve()}@{name}",
+        source=f"labelled here; release {name} of {release.created_at[:10]}",
+        split_manifest=split_manifest,
+        notes=notes,
+        known_fingerprint=release.id,
+    )
+
+
+def _which_release(path: Path) -> DatasetFormatError:
+    from terrazzo.project import open_project
+
+    with open_project(path, create=False, read_only=True) as project:
+        names = project.releases.names()
+    return DatasetFormatError(
+        f"{path} is a labelling project; a data set is one of its releases.",
+        found=f"releases: {', '.join(names)}" if names else "no releases",
+        expected=f"{path}@{names[-1] if names else 'v1'}",
+        hint=None if names else "To make one:",
+        command=None if names else f"terrazzo release {path} create v1",
+    )
 
 
 def _is_described(path: Path) -> bool:
