@@ -92,9 +92,9 @@ def names_in_text(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
         ) from error
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line]
-    numbered = [re.match(r"(\d+)\s*[\s,:;]\s*(\S.*)", line) for line in lines]
+    numbered = [re.match(r"(\d{1,9})\s*[\s,:;]\s*(\S.*)", line, re.ASCII) for line in lines]
     if lines and all(numbered):
-        return {int(match[1]): match[2].strip() for match in numbered if match}, {}
+        return _table([(int(match[1]), match[2].strip()) for match in numbered if match], path), {}
     return dict(enumerate(lines)), {}
 
 
@@ -111,7 +111,7 @@ def names_in_json(path: Path | str) -> tuple[dict[int, str], dict[int, Color]]:
                 if entry.get("color")
             ]
             return _table(pairs, path), {raw: color_of(color) for raw, color in colors}
-    elif isinstance(value, dict) and all(key.isascii() and key.isdecimal() for key in value):
+    elif isinstance(value, dict) and all(re.fullmatch(r"\d{1,9}", key, re.ASCII) for key in value):
         return _table([(int(key), name) for key, name in value.items()], path), {}
     elif isinstance(value, dict):
         return _table([(raw, name) for name, raw in value.items()], path), {}

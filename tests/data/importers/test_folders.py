@@ -275,6 +275,7 @@ def test_a_data_set_json_brings_all_it_says(tmp_path: Path) -> None:
         ("1 2 3 road\n1 2 3 car\n", "(1, 2, 3): twice"),
         ("1 2 3 road\n1 2 300 car\n", "1 2 300 car"),
         ("1 2 3 road\ncar\n", "car"),
+        ("7 road\n7 car\n", "names id 7 more than once"),
     ],
 )
 def test_files_of_classes_that_mean_nothing_are_refused(tmp_path: Path, text: str, found: str) -> None:
@@ -282,6 +283,30 @@ def test_files_of_classes_that_mean_nothing_are_refused(tmp_path: Path, text: st
     with pytest.raises(DatasetFormatError) as caught:
         run(raw, classes=names_file(tmp_path, text))
     assert found in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"name": "a", "id": "9" * 5000}],
+        [{"name": "a", "color": 4}],
+        [{"name": "a", "color": ["x", 2, 3]}],
+        [{"name": None}],
+        [{"name": "a"}, {"name": "b", "id": 0}],
+        {"9" * 5000: "a"},
+        {"\u00b2": "a"},
+        {"a": True},
+        {"a": 1, "b": 1},
+        {"0": ["a"]},
+        7,
+    ],
+)
+def test_json_that_names_no_classes_is_refused(tmp_path: Path, value: Any) -> None:
+    raw = write(tmp_path / "raw", {"train/a": IDS, "val/b": IDS})
+    with pytest.raises(
+        DatasetFormatError, match=r"does not name classes|names id \d+ more than once|A colour is"
+    ):
+        run(raw, classes=names_file(tmp_path, json.dumps(value), "classes.json"))
 
 
 def test_what_is_missing_is_asked_for(tmp_path: Path) -> None:

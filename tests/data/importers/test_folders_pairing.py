@@ -211,6 +211,16 @@ def test_hidden_files_folders_and_other_files_are_no_images(tmp_path: Path) -> N
     assert [file.place for file in find(tmp_path, "i/**/*", word="--images")] == ["i/a.png"]
 
 
+def test_links_that_lead_in_circles_are_followed_once(tmp_path: Path) -> None:
+    touch(tmp_path, "i/a/1.png", "i/b/2.png")
+    os.symlink(tmp_path / "i", tmp_path / "i" / "a" / "up")
+    os.symlink(tmp_path / "i", tmp_path / "i" / "b" / "up")
+    assert [file.place for file in find(tmp_path, "i/**/*.png", word="--images")] == [
+        "i/a/1.png",
+        "i/b/2.png",
+    ]
+
+
 def test_characters_of_patterns_in_names_are_plain_characters(tmp_path: Path) -> None:
     touch(tmp_path, "i (1)+[x]/a+.png", "i (1)+[x]/b$.png")
     files: list[File] = find(tmp_path, "i (1)+*/*.png", word="--images")

@@ -4,18 +4,18 @@ A name is what the wildcards of a pattern stand for. Where the names of images a
 beginning that all of them share (_leftImg8bit, _gtFine_labelIds, mask_), it is taken off, and that is said.
 """
 
-import glob
+import fnmatch
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import islice, product, takewhile
 from pathlib import Path, PurePosixPath
 
 from terrazzo.data.importers.planning import SHOWN
 from terrazzo.data.splits import SPLIT_NAMES
-from terrazzo.errors import DatasetFormatError, UsageError
+from terrazzo.errors import DatasetFormatError, UnreadableFileError, UsageError
 from terrazzo.images import IMAGE_SUFFIXES
 
 AFFIXES = 6  # endings, and beginnings, of one side that are tried, the longest
@@ -70,13 +70,15 @@ def find(root: Path, pattern: str, *, word: str) -> list[File]:
             found=pattern,
             expected=f"a path below {root}, with * and **",
         )
-    fits = re.compile(_as_regex(parts))
+    fits, last = (
+        re.compile(_as_regex(parts)),
+        re.compile(fnmatch.translate("*" if parts[-1] == "**" else parts[-1])),
+    )
+    fixed = list(takewhile(lambda part: not set(part) & set("*?["), parts[:-1]))
     found = []
-    for place in sorted(glob.glob(pattern, root_dir=root, recursive=True)):
-        place = place.replace(os.sep, "/")
-        if PurePosixPath(place).suffix.lower() in IMAGE_SUFFIXES and (root / place).is_file():
-            match = fits.fullmatch(str(PurePosixPath(place).with_suffix("")))
-            assert match is not None, (pattern, place)
+    for place in _image_files(root, "/".join(fixed), frozenset()):
+        match = fits.fullmatch(str(PurePosixPath(place).with_suffix("")))
+        if match is not None and last.fullmatch(place.rpartition("/")[2]):
             found.append(_file(root, place, match))
     if not found:
         raise UsageError(
@@ -85,6 +87,27 @@ def find(root: Path, pattern: str, *, word: str) -> list[File]:
             expected="a pattern such as 'images/**/*.png'; quote it, or the shell fills it in",
         )
     return found
+
+
+def _image_files(root: Path, folder: str, above: frozenset[str]) -> Iterator[str]:
+    """Places of the image files below root/folder, sorted; hidden ones, and links that lead back up, are not taken."""
+    real = os.path.realpath(root / folder)
+    if real in above or not os.path.isdir(real):
+        return
+    try:
+        entries = sorted(os.scandir(real), key=lambda entry: entry.name)
+    except OSError as error:
+        raise UnreadableFileError(
+            f"{root / folder} cannot be read.", found=error.strerror or str(error)
+        ) from error
+    for entry in entries:
+        place = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _image_files(root, place, above | {real})
+        elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            yield place
 
 
 def pair(images: Sequence[File], masks: Sequence[File], *, root: Path, partial: bool) -> Match:

@@ -18,8 +18,10 @@ from terrazzo.errors import DatasetFormatError, MissingPathError, UnreadableFile
 
 IGNORE = "ignore"  # what a rule merges into when it is not to be scored
 COLOR_LINES = (  # of CamVid's label_colors.txt; of class_dict.csv; of CVAT's labelmap.txt
-    re.compile(r"(?P<r>\d+)[\s,;]+(?P<g>\d+)[\s,;]+(?P<b>\d+)[\s,;]+(?P<name>\S.*)"),
-    re.compile(r"(?P<name>[^,;:]+?)\s*[,;:]\s*(?P<r>\d+)\s*[,;]\s*(?P<g>\d+)\s*[,;]\s*(?P<b>\d+)\s*(?::.*)?"),
+    re.compile(r"(?P<r>\d{1,3})[ ,;]+(?P<g>\d{1,3})[ ,;]+(?P<b>\d{1,3})[ ,;]+(?P<name>\S.*)"),
+    re.compile(
+        r"(?P<name>[^,;:]+)[,;:] ?(?P<r>\d{1,3}) ?[,;] ?(?P<g>\d{1,3}) ?[,;] ?(?P<b>\d{1,3}) ?(?::.*)?"
+    ),
 )
 HEAD = re.compile(r"#.*|name\s*[,;].*", re.IGNORECASE)  # a comment, or the names of columns
 SHOWN = 8  # how many bad lines an error lists
@@ -70,7 +72,7 @@ def read_legend(path: Path) -> Legend:
     if path.suffix.lower() == ".json":
         return _checked(Legend(*class_names.names_in_json(path)), path)
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        lines = [" ".join(line.split()) for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UnreadableFileError(f"{path} cannot be read as text.", found=str(error)) from error
     lines = [line for line in lines if line and not HEAD.fullmatch(line)]
