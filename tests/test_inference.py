@@ -397,6 +397,40 @@ def test_a_stream_reads_a_few_images_ahead_and_no_more() -> None:
     stream.close()
 
 
+@pytest.mark.parametrize("passes", [2, 5])
+def test_passes_beside_each_other_answer_in_order(passes: int, tmp_path: Path) -> None:
+    """Later images are seen sooner, and everybody's answer is his own."""
+    inside, most, lock = 0, 0, threading.Lock()
+
+    class Slow(Thresholds):
+        def forward(self, image_BCHW: Tensor) -> Output:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+                turn = len(self.shapes)
+                self.shapes.append(tuple(image_BCHW.shape))
+            threading.Event().wait(0.02 if turn % passes == 0 else 0.001)
+            with lock:
+                inside -= 1
+            return Output(
+                torch.cat([-(((image_BCHW[:, :1] - level) * 8) ** 2) for level in (0.0, 0.5, 1.0)], dim=1)
+            )
+
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    images = [picture(8, 8, seed=seed) for seed in range(20)]
+    left_out: list[Any] = []
+    predictor = Predictor(Slow(), THREE, device="cpu")
+    stream = predictor.stream(
+        [*images[:7], bad, *images[7:]], passes=passes, on_error=lambda image, error: left_out.append(image)
+    )
+    for prediction, image in zip(stream, images, strict=True):
+        assert (prediction.mask == thresholded(image)).all()
+    assert left_out == [bad]
+    assert 1 < most <= passes
+
+
 def test_a_damaged_file_stops_a_stream_or_is_handed_over(tmp_path: Path) -> None:
     good, bad = tmp_path / "good.png", tmp_path / "bad.jpg"
     Image.fromarray(picture(8, 8)).save(good)

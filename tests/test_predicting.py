@@ -218,3 +218,29 @@ def test_a_full_disk_while_writing_ends_it_in_words(
         predict(predictor, tmp_path / "in", out=tmp_path / "out", quiet=True)
     masks = [read_mask(path) for path in sorted((tmp_path / "out" / "masks").iterdir())]
     assert [mask.shape for mask in masks] == [(32, 40)] * 5
+
+
+def test_the_threads_are_given_back(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While several images are seen at once each pass has a share of torch's threads; afterwards all of them again."""
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(4)
+    try:
+        for number in range(5):
+            draw(tmp_path / "in" / f"{number}.png", 255)
+        forward = Brightness.forward
+
+        def counted(self: Brightness, image_BCHW: Tensor) -> Output:
+            seen.append(torch.get_num_threads())
+            return forward(self, image_BCHW)
+
+        monkeypatch.setattr(Brightness, "forward", counted)
+        assert predictor.passes == 4
+        predict(predictor, tmp_path / "in", out=tmp_path / "out", quiet=True)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 4
+        predict(predictor, tmp_path / "in" / "0.png", out=tmp_path / "out", quiet=True)
+        assert seen[-1] == 4  # one image has them all
+    finally:
+        torch.set_num_threads(before)

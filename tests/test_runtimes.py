@@ -66,7 +66,7 @@ def test_further_sizes_share_one_compiled_network(
     for height in (40, 41, 42, 40):
         image = noise(1, 3, height, 50)
         assert np.abs(backend(image) - torch_logits(network, image)).max() < 1e-4
-    assert set(backend._compiled) == {(1, 3, 40, 50), None}
+    assert {shape for shape, _ in backend._compiled} == {(1, 3, 40, 50), None}
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
@@ -79,6 +79,24 @@ def test_threads_do_not_mix_their_images(
         together = list(pool.map(backend, images))
     for image, got in zip(images, together, strict=True):
         assert np.abs(got - torch_logits(network, image)).max() < 1e-4
+
+
+def test_passes_beside_each_other_get_streams_of_their_own(
+    graph: Path, network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as share the threads, and the answers stay those of the network."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    backend = OpenVINOBackend(graph, GraphInfo(3))
+    image = noise(1, 3, 48, 64)
+    alone = backend(image)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with ThreadPoolExecutor(2) as pool:
+        beside = list(pool.map(backend, [image] * 6))
+    assert sorted(streams for _, streams in backend._compiled) == [1, 2]
+    for logits in beside:
+        assert np.abs(logits - alone).max() < 1e-4 * alone.std()
+    told = [requests._compiled.get_property("NUM_STREAMS") for requests in backend._compiled.values()]
+    assert sorted(map(int, told)) == [1, 2]
 
 
 def test_bf16_is_taken_only_where_it_is_asked_for(graph: Path, network: nn.Module) -> None:

@@ -29,6 +29,10 @@ class Backend(Protocol):
         """The torch module itself; a UsageError where there is none, as in an exported model."""
 
     @property
+    def device(self) -> torch.device:
+        """What it computes on."""
+
+    @property
     def channels(self) -> int | None:
         """Channels of the image it takes; None where the network does not say."""
 

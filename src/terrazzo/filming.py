@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from terrazzo.errors import ExistingOutputError, TerrazzoError, UnreadableFileError
 from terrazzo.inference import Predictor, ahead
+from terrazzo.kernels.threads import shared_by
 from terrazzo.prediction import Prediction
 from terrazzo.progress import track
 from terrazzo.sources import Source
@@ -61,12 +62,14 @@ def film(
                 times.append(frame.seconds)
                 yield frame.image
 
+        passes = 1 if video.live else predictor.passes
         with (
+            shared_by(passes),
             new_video(overlay, rate=video.rate) as writer,
             _new_table(table, predictor.classes.names) as rows,
         ):
             recording = _Recording(writer, rows, video.live, source.name, save)
-            predictions = predictor.stream(images(), confidence=confidence)
+            predictions = predictor.stream(images(), confidence=confidence, passes=passes)
             timed = ((times.popleft(), prediction) for prediction in predictions)
             written = ahead(lambda pair: recording.add(*pair), timed, depth=HELD)
             total = 0 if video.count is None else math.ceil(min(within * video.rate, video.count))

@@ -40,6 +40,7 @@ from terrazzo.errors import (
 from terrazzo.exported import find_exported
 from terrazzo.images import decode_image, read_image
 from terrazzo.kernels.resize_argmax import resize_argmax
+from terrazzo.kernels.threads import default_threads
 from terrazzo.nn.weights import described, read_model
 from terrazzo.prediction import Prediction
 from terrazzo.recipe import EvalConfig, Recipe
@@ -53,6 +54,7 @@ Image = NDArray[Any]
 T = TypeVar("T")
 R = TypeVar("R")
 
+MOST_PASSES = 8  # at a time: each holds its activations
 RECIPE = "recipe.json"  # what makes a folder a run
 
 
@@ -107,6 +109,12 @@ class Predictor:
         return self.eye.backend.says
 
     @property
+    def passes(self) -> int:
+        """How many passes beside each other give the most images a second: on a CPU one a thread, up to MOST_PASSES."""
+        is_on_cpu = self.eye.backend.device.type == "cpu"
+        return min(default_threads(), MOST_PASSES) if is_on_cpu else 1
+
+    @property
     def data(self) -> DataConfig:
         """How images are resized before the network sees them."""
         return self.eye.data
@@ -148,11 +156,14 @@ class Predictor:
         *,
         confidence: bool = False,
         on_error: Callable[[Any, TerrazzoError], None] | None = None,
+        passes: int = 1,
     ) -> Iterator[Prediction]:
         """Yield the predictions of `images` in order; the next ones are decoded meanwhile, and only a few are held.
 
         Neighbours that the network sees at one size are stacked, up to `eval.batch_size`. on_error: called with an
         image that cannot be read and the error; the image is left out. Without it the first error is raised.
+        passes: of the network at a time, each in a thread of its own; on a CPU, with `kernels.threads.shared_by`, as
+        many as there are threads give the most images a second.
         """
 
         def read(numbered: tuple[int, Any]) -> "Named | tuple[Any, TerrazzoError]":
@@ -163,7 +174,7 @@ class Predictor:
                 return image, error
 
         def readable() -> Iterator[Named]:
-            for result in ahead(read, enumerate(images), depth=2 * self.eval.batch_size, threads=2):
+            for result in ahead(read, enumerate(images), depth=2 * passes * self.eval.batch_size, threads=2):
                 if isinstance(result, Named):
                     yield result
                 elif on_error is None:
@@ -171,8 +182,15 @@ class Predictor:
                 else:
                     on_error(*result)
 
-        for batch in batches(readable(), lambda named: self.eye.sees(named.image), self.eval.batch_size):
-            yield from self._predict(batch, confidence)
+        fitting = batches(readable(), lambda named: self.eye.sees(named.image), self.eval.batch_size)
+        if passes == 1:
+            for batch in fitting:
+                yield from self._predict(batch, confidence)
+            return
+        for predictions in ahead(
+            lambda batch: self._predict(batch, confidence), fitting, depth=2 * passes, threads=passes
+        ):
+            yield from predictions
 
     def logits(self, image: Any) -> Logits:
         """Return the class scores (K, h, w) float32 of one image before they are resized to its size.

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from terrazzo.errors import DataError, TerrazzoError, UsageError
 from terrazzo.filming import film
 from terrazzo.inference import Predictor, ahead, load
+from terrazzo.kernels.threads import shared_by
 from terrazzo.launcher import place
 from terrazzo.prediction import USUAL, Prediction
 from terrazzo.progress import track
@@ -97,9 +98,11 @@ def predict(
         return prediction.save(out, ids=ids, parts=parts, overwrite=overwrite)
 
     images, videos = ([source for source in found if source.is_video == wanted] for wanted in (False, True))
-    predictions = predictor.stream(images, confidence=confidence, on_error=note)
-    saved = ahead(save, predictions, depth=HELD, threads=WRITERS)
-    written = list(track(saved, total=len(images), what="predict", quiet=quiet))
+    passes = predictor.passes if len(images) > 1 else 1
+    with shared_by(passes):
+        predictions = predictor.stream(images, confidence=confidence, on_error=note, passes=passes)
+        saved = ahead(save, predictions, depth=HELD, threads=WRITERS)
+        written = list(track(saved, total=len(images), what="predict", quiet=quiet))
     for video in videos:
         try:
             written.append(
