@@ -76,7 +76,8 @@ class Repo:
 class Fault:
     """What happens to the next `times` requests whose "METHOD /path" matches `path`.
 
-    kind: "status" answers so; "drop" reads `after` bytes of the body and hangs up; "silence" never answers.
+    kind: "status" answers so; "drop" reads `after` bytes of the body and hangs up; "cut" sends `after` bytes of a file
+    and hangs up; "silence" never answers.
     """
 
     path: str
@@ -129,7 +130,8 @@ class Hub(BaseHTTPRequestHandler):
             self.connection.close()
         else:
             self.body = self._read()
-            if fault is not None:
+            self.cut = fault.after if fault is not None and fault.kind == "cut" else None
+            if fault is not None and fault.kind == "status":
                 self.json(fault.body, fault.status, fault.headers)
             else:
                 self.answer()
@@ -510,7 +512,8 @@ class Hub(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.wfile.write(content[: self.cut])
+            self.close_connection = self.close_connection or self.cut is not None
 
 
 if __name__ == "__main__":

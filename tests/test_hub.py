@@ -324,6 +324,13 @@ def test_a_model_goes_without_state_logs_and_paths(model: tuple[Walk, Path], add
     assert "user/model" in card
 
 
+def test_a_download_that_breaks_goes_on_where_it_broke(model: tuple[Walk, Path]) -> None:
+    walk, folder = model
+    assert walk["in pieces"][:2] == [None, f"bytes={10 << 20}-"]  # the client writes down 10 MiB at a time
+    best = folder / "run" / "checkpoints" / "step-00000001" / "model.safetensors"
+    assert (folder / "back" / "model.safetensors").read_bytes() == best.read_bytes()
+
+
 def test_a_public_model_shows_no_images_of_a_private_data_set(model: tuple[Walk, Path]) -> None:
     walk, _ = model
     assert [one for one in walk["private"] if one.startswith("pictures/")]

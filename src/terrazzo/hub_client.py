@@ -24,6 +24,10 @@ from terrazzo.errors import (
 
 Kind = Literal["model", "dataset"]
 TIMEOUT = 120.0  # seconds; a commit of many files may take the Hub half a minute
+KEPT = {  # what need not be done again, by the command
+    "push": "What it has received it keeps, and is not sent again.",
+    "pull": "What has arrived is kept, and is not fetched again.",
+}
 WORDS: dict[Kind, str] = {"model": "model", "dataset": "data set"}
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -52,7 +56,7 @@ def talking(repo: str, kind: Kind | None, *, timeout: float, again: Sequence[str
     import huggingface_hub
     from huggingface_hub.utils import _http
 
-    silence = _Silence(timeout)
+    silence = _Silence(timeout, KEPT.get(again[1], ""))
     before = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
     huggingface_hub.set_client_factory(lambda: silence.limited(before()))
     try:
@@ -81,8 +85,8 @@ class BusyError(Exception):
 class _Silence:
     """When the Hub was last heard: hooks of a client, which has no deadline of its own."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, kept: str) -> None:
+        self.seconds, self.kept = seconds, kept
         self.heard = time.monotonic()
         self.asked: set[str] = set()  # and not answered yet
         self.status: int | None = None
@@ -177,7 +181,7 @@ def _tell(error: Exception, repo: str, kind: Kind | None, silence: _Silence, aga
     for one in chain:
         if isinstance(one, TerrazzoError):
             raise one
-        told = _network(one, silence, again) or _answer(one, repo, kind, again) or _here(one)
+        told = _network(one, silence, again) or _answer(one, repo, kind, again, silence.kept) or _here(one)
         if told is not None:
             raise told from error
     raise TerrazzoError(
@@ -204,11 +208,11 @@ def _network(error: BaseException, silence: _Silence, again: str) -> TerrazzoErr
         return UnreachableError(
             f"The Hub did not answer for {silence.seconds:g} seconds.",
             found=where if status is None else f"{where}: {_number(status)}",
-            hint="What it has received it keeps, and is not sent again. To go on, --timeout gives it longer:",
+            hint=f"{silence.kept} To go on, --timeout gives it longer:",
             command=again,
         )
     if isinstance(error, BusyError):
-        return _busy(error.seconds, again)
+        return _busy(error.seconds, again, silence.kept)
     if "OfflineModeIsEnabled" in kinds:
         return UsageError(
             "The Hub may not be asked: HF_HUB_OFFLINE is set.",
@@ -221,22 +225,24 @@ def _network(error: BaseException, silence: _Silence, again: str) -> TerrazzoErr
         return UnreachableError(
             f"The Hub at {constants.ENDPOINT} cannot be reached.",
             found=_first_line(error),
-            hint="What it has received it keeps. Where there is a connection:",
+            hint=f"{silence.kept} Where there is a connection:",
             command=again,
         )
     return None
 
 
-def _busy(seconds: int | None, again: str) -> UnreachableError:
+def _busy(seconds: int | None, again: str, kept: str) -> UnreachableError:
     wait = "" if seconds is None else f" for {seconds} seconds"
     return UnreachableError(
         f"The Hub asks to wait{wait}: too many requests.",
-        hint="What it has received it keeps, and is not sent again. Afterwards:",
+        hint=f"{kept} Afterwards:",
         command=again if seconds is None else f"sleep {seconds} && {again}",
     )
 
 
-def _answer(error: BaseException, repo: str, kind: Kind | None, again: str) -> TerrazzoError | None:
+def _answer(
+    error: BaseException, repo: str, kind: Kind | None, again: str, kept: str
+) -> TerrazzoError | None:
     name = type(error).__name__
     if name == "LocalTokenNotFoundError":
         return not_logged_in()
@@ -298,12 +304,12 @@ def _answer(error: BaseException, repo: str, kind: Kind | None, again: str) -> T
             command=again,
         )
     if status == 429:
-        return _busy(_asked_to_wait(error.response.headers), again)  # type: ignore[attr-defined]
+        return _busy(_asked_to_wait(error.response.headers), again, kept)  # type: ignore[attr-defined]
     if status >= 500:
         return UnreachableError(
             "The Hub has troubles of its own.",
             found=f"it answers {_number(status)}" + (f": {said}" if said else ""),
-            hint="What it has received it keeps, and is not sent again. A little later:",
+            hint=f"{kept} A little later:",
             command=again,
         )
     return TerrazzoError(
