@@ -224,7 +224,7 @@ def test_raw_id_255_can_be_a_class_beside_the_ignore_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a\tb", "\x1b[2J", "a\0", "\u202eetihw", "\ud800", "line\u2028line", "x" * 201], ids=ascii
+    "name", ["a\tb", "\x1b[2J", "a\0", "\u202eetihw", "line\u2028line", "x" * 201], ids=ascii
 )
 def test_names_that_cannot_be_shown_are_refused(name: str) -> None:
     with pytest.raises(DatasetFormatError, match="1 class names cannot be shown as they are") as caught:

@@ -1,7 +1,9 @@
 """Pixels come back as they are stored, upright, or an error says why not."""
 
 import io
+import re
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -590,3 +592,66 @@ def test_a_deep_png_without_pixels_is_told() -> None:
     at = whole.index(b"IDAT") - 4
     with pytest.raises(UnreadableFileError, match="it has no pixels"):
         images.decode_image(whole[:at] + whole[whole.index(b"IEND") - 4 :], where="x")
+
+
+def _claiming(form: str, side: int) -> bytes:
+    """A file of 8x8 pixels whose header says `side` x `side`."""
+    small = Image.new("RGB", (8, 8))
+    if form == "PNG":
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        pixels = zlib.compress(bytes(8 * 25))
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    if form == "PPM":
+        return b"P6 %d %d 255\n" % (side, side) + bytes(192)
+    data = bytearray(
+        saved(small, form.partition(" ")[0], **({"compression": form[5:]} if " " in form else {}))
+    )
+    if form == "JPEG":
+        struct.pack_into(">HH", data, data.index(b"\xff\xc0") + 5, side, side)
+    elif form == "BMP":
+        struct.pack_into("<ii", data, 18, side, side)
+    elif form == "GIF":
+        struct.pack_into("<HH", data, 6, side, side)
+        struct.pack_into("<HH", data, data.index(b",", 13) + 5, side, side)
+    else:
+        at = int.from_bytes(data[4:8], "little")
+        for place in range(at + 2, at + 2 + 12 * int.from_bytes(data[at : at + 2], "little"), 12):
+            if int.from_bytes(data[place : place + 2], "little") in (
+                256,
+                257,
+                278,
+            ):  # width, height, rows of a strip
+                struct.pack_into("<HII", data, place + 2, 4, 1, side)
+    return bytes(data)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures the process's peak in /proc")
+@pytest.mark.parametrize(
+    "form",
+    [
+        "PNG",
+        "JPEG",
+        "BMP",
+        "GIF",
+        "PPM",
+        "TIFF raw",
+        "TIFF tiff_lzw",
+        "TIFF tiff_adobe_deflate",
+        "TIFF packbits",
+        "TIFF jpeg",
+    ],
+)
+def test_a_hundred_megapixels_on_a_tiny_file_are_refused_without_the_memory(form: str) -> None:
+    def held(what: str) -> int:
+        found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        assert found is not None
+        return int(found[1]) >> 10
+
+    data = _claiming(form, 10_000)
+    assert len(data) < 2000
+    for read in (images.decode_image, images.decode_mask, images.check_whole):
+        before = held("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
+        with pytest.raises((UnreadableFileError, ImageFormatError), match="bomb"):
+            read(data, where="bomb")
+        assert held("VmHWM") - before < 64  # MiB; the pixels would be 286

@@ -23,6 +23,14 @@ from terrazzo.errors import ImageFormatError, UnreadableFileError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # never EPS: Pillow starts Ghostscript for it
 MAX_PIXELS = 1 << 29  # 537 million, 23,170 x 23,170: 1.5 GiB as RGB; more is a bomb or wants windows
+MOST_PACKED = {
+    1: 1,
+    8: 1032,
+    32946: 1032,
+    5: 4096,
+    32773: 128,
+    7: 1536,
+}  # TIFF's compressions, and what a byte unpacks
 _LOCK = threading.Lock()
 
 
@@ -121,6 +129,8 @@ def _open(stream: BinaryIO, where: str) -> ImageFile.ImageFile:
     except Exception as error:  # Pillow's plugins raise whatever they trip over
         raise _unreadable(where, error) from error
     check_size(*image.size, where=where)
+    if image.format in ("JPEG", "MPO"):
+        _check_held(image.width * image.height, 512, stream, where)  # a block of 8x8 takes a bit, or more
     if (num_frames := _num_frames(image, where)) > 1:
         raise ImageFormatError(
             f"{where} is an animation.",
@@ -129,6 +139,15 @@ def _open(stream: BinaryIO, where: str) -> ImageFile.ImageFile:
             hint="Save its frames as files of their own.",
         )
     return image
+
+
+def _check_held(claimed: int, most: int, stream: BinaryIO, where: str) -> None:
+    """Refuse a header that claims more than `most` times the file's bytes, before memory is taken for it."""
+    at = stream.tell()
+    length = stream.seek(0, io.SEEK_END)
+    stream.seek(at)
+    if claimed > most * length:
+        raise _unreadable(where, f"its {length:,} bytes cannot hold the pixels that its header claims")
 
 
 def _num_frames(image: ImageFile.ImageFile, where: str) -> int:
@@ -303,6 +322,8 @@ def _decode_tiff(stream: BinaryIO, length: int, where: str) -> Pixels:
     with _tiff(stream, where) as tif:
         page, series = tif.pages.first, tif.series[0]
         orientation = _tiff_orientation(tif)
+        if int(page.compression) in MOST_PACKED and page.dtype is not None:
+            _check_held(series.size * page.dtype.itemsize, MOST_PACKED[int(page.compression)], stream, where)
         if _suits_pillow(page, series):
             stream.seek(0)
             return from_pil(_open(stream, where), where=where)  # Pillow turns TIFF by itself
