@@ -184,7 +184,7 @@ class Slow(BrightestChannel):
         return super().__call__(image_BCHW)
 
 
-@pytest.mark.parametrize("seconds", [2, pytest.param(600, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [1, pytest.param(600, marks=pytest.mark.long)])
 def test_beyond_its_capacity_there_is_nothing_but_429_and_memory_stays(seconds: float) -> None:
     with served(Limits(queue=4), backend=Slow()) as server:
         soak(server, 12, 0.5)

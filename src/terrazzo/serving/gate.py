@@ -70,7 +70,7 @@ class Door:
             )
         known = {*LOOPBACK, *names}
         if not is_loopback(host):
-            known |= {host, socket.gethostname(), socket.getfqdn()}
+            known |= {host, socket.gethostname()}
         return cls(frozenset(name.lower() for name in known), token)
 
     def refuse(self, method: str, path: str, headers: dict[str, str]) -> RefusalError | None:
