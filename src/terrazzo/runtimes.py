@@ -11,6 +11,7 @@ Shapes: B batch, C channels, H W height and width of the image, K classes, h w o
 
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class GraphInfo:
     """The torch module it was made from, where that is here."""
 
 
-class GraphBackend:
+class GraphBackend(ABC):
     """What the two runtimes share: which images fit the graph, one at a time where it takes no more."""
 
     title: str
@@ -88,8 +89,9 @@ class GraphBackend:
             return np.concatenate([self._run(image_BCHW[i : i + 1]) for i in range(len(image_BCHW))])
         return self._run(image_BCHW)
 
+    @abstractmethod
     def _run(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise NotImplementedError
+        """Return logits (B, K, h, w) float32 for images that fit."""
 
     def _check(self, shape: tuple[int, ...]) -> None:
         _, channels, height, width = shape

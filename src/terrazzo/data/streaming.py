@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo import remote
-from terrazzo.data import class_names, dataset, description, hub_table, table
+from terrazzo.data import class_names, columns, dataset, description, hub_table, table
 from terrazzo.data.remote_folder import open_remote_folder, read_described
 from terrazzo.data.row_groups import Held, ParquetFile, read_footers
 from terrazzo.data.splits import SPLIT_NAMES
@@ -275,9 +275,9 @@ def _recognised(by_split: Mapping[str, Sequence[ParquetFile]], title: str) -> di
     records: dict[str, StreamedRecords] = {}
     every = [file for files in by_split.values() for file in files]
     features = dict(datasets.Features.from_arrow_schema(every[0].schema))
-    image, mask = table.find_columns(features, every[0].url)
+    image, mask = columns.find_columns(features, every[0].url)
     if mask is None:
-        raise table.unknown_columns(features, title, "no mask column")
+        raise columns.unknown_columns(features, title, "no mask column")
     _check_same_columns(every, (image, mask), title)
     for key, files in by_split.items():
         split = SPLIT_NAMES.get(key, key)
@@ -290,7 +290,7 @@ def _recognised(by_split: Mapping[str, Sequence[ParquetFile]], title: str) -> di
             files, image, labelled, {name: features[name] for name in (image, mask)}
         )
     if not any(one.has_masks for one in records.values()):
-        raise table.unknown_columns(features, title, "no mask in any row")
+        raise columns.unknown_columns(features, title, "no mask in any row")
     ordered = [split for split in ("", "train", "val", "test") if split in records]
     return {split: records[split] for split in [*ordered, *(s for s in records if s not in ordered)]}
 
