@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terrazzo.classes import Classes, Remap, distinct_colors, drop_void, ignore_value, is_void
+from terrazzo.classes import Classes, Remap, check_names, distinct_colors, drop_void, ignore_value, is_void
 from terrazzo.errors import DatasetFormatError, MaskValueError, UnknownNameError
 
 ROAD_SKY = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
@@ -228,7 +228,7 @@ def test_raw_id_255_can_be_a_class_beside_the_ignore_value() -> None:
 )
 def test_names_that_cannot_be_shown_are_refused(name: str) -> None:
     with pytest.raises(DatasetFormatError, match="1 class names cannot be shown as they are") as caught:
-        Classes(("road", name))
+        check_names(("road", name))
     assert ascii(name)[:40] in str(caught.value)
 
 
@@ -246,6 +246,7 @@ def test_names_of_any_script_and_any_meaning_elsewhere_are_names() -> None:
         "می\u200cخواهم",
         "a\u00a0b",
     )
+    check_names(odd)
     assert Classes(odd).names == odd
     assert Classes.from_json(Classes(odd).to_json()).names == odd
 

@@ -7,7 +7,7 @@ ids are 0 … K-1 and one ignore value. The literals 255 and 65535 stand here al
 import colorsys
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 from typing import Any
@@ -54,13 +54,6 @@ class Classes:
             raise DatasetFormatError(
                 "Class names must be text that can be written down.",
                 found=f"half a character (a lone surrogate) in the name at position {', '.join(broken)}",
-            )
-        odd = [ascii(name)[:60] for name in self.names if len(name) > LONGEST_NAME or not _is_plain(name)]
-        if odd:
-            raise DatasetFormatError(
-                f"{len(odd)} class names cannot be shown as they are.",
-                found=", ".join(odd[:8]),
-                expected=f"at most {LONGEST_NAME} characters, without control characters and changes of direction",
             )
         if len(self.names) > IGNORE_16BIT:
             raise DatasetFormatError(
@@ -250,6 +243,17 @@ def drop_void(raw_names: Sequence[str]) -> tuple[tuple[str, ...], Remap]:
     table.update({raw: class_id for class_id, raw in enumerate(kept)})
     table.setdefault(ignore_value(len(kept)), None)
     return tuple(raw_names[i] for i in kept), Remap(table, len(kept))
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raise DatasetFormatError for names, as data sets bring them, that cannot be shown as they are."""
+    odd = [ascii(name)[:60] for name in names if len(name) > LONGEST_NAME or not _is_plain(name)]
+    if odd:
+        raise DatasetFormatError(
+            f"{len(odd)} class names cannot be shown as they are.",
+            found=", ".join(odd[:8]),
+            expected=f"at most {LONGEST_NAME} characters, without control characters and changes of direction",
+        )
 
 
 def _is_plain(name: str) -> bool:

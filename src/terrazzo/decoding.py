@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from terrazzo.errors import ImageFormatError, UnreadableFileError
+from terrazzo.errors import ImageFormatError, TerrazzoError, UnreadableFileError
 
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "PPM")  # never EPS: Pillow starts Ghostscript for it
 MAX_PIXELS = 1 << 29  # 537 million, 23,170 x 23,170: 1.5 GiB as RGB; more is a bomb or wants windows
@@ -31,6 +31,8 @@ MOST_PACKED = {
     32773: 128,
     7: 1536,
 }  # TIFF's compressions, and what a byte unpacks
+# pixels in a byte of a file, at most: a block of 8x8 takes a bit of a JPEG, Deflate packs to a 1032nd, LZW to a 4096th
+MOST_PIXELS = {"JPEG": 512, "MPO": 512, "PNG": 8 * 1032, "BMP": 8 * 1032, "GIF": 4096, "PPM": 8}
 _LOCK = threading.Lock()
 
 
@@ -129,8 +131,8 @@ def _open(stream: BinaryIO, where: str) -> ImageFile.ImageFile:
     except Exception as error:  # Pillow's plugins raise whatever they trip over
         raise _unreadable(where, error) from error
     check_size(*image.size, where=where)
-    if image.format in ("JPEG", "MPO"):
-        _check_held(image.width * image.height, 512, stream, where)  # a block of 8x8 takes a bit, or more
+    if image.format in MOST_PIXELS:
+        _check_held(image.width * image.height, MOST_PIXELS[image.format], stream, where)
     if (num_frames := _num_frames(image, where)) > 1:
         raise ImageFormatError(
             f"{where} is an animation.",
@@ -319,6 +321,15 @@ def _head(stream: BinaryIO) -> bytes:
 
 def _decode_tiff(stream: BinaryIO, length: int, where: str) -> Pixels:
     """Any TIFF: tifffile reads all widths and band counts, Pillow the compressions of 8-bit files tifffile lacks."""
+    try:
+        return _tiff_pixels(stream, length, where)
+    except (MemoryError, TerrazzoError):
+        raise
+    except Exception as error:  # of fields that are not what their names say
+        raise _unreadable(where, error) from error
+
+
+def _tiff_pixels(stream: BinaryIO, length: int, where: str) -> Pixels:
     with _tiff(stream, where) as tif:
         page, series = tif.pages.first, tif.series[0]
         orientation = _tiff_orientation(tif)
@@ -335,6 +346,8 @@ def _decode_tiff(stream: BinaryIO, length: int, where: str) -> Pixels:
         except Exception as error:
             raise _unreadable(where, error, hint=_TIFF_HINT) from error
     array = np.moveaxis(array, (axes.index("Y"), axes.index("X")), (0, 1))
+    if not array.size:
+        raise _unreadable(where, "it has no pixels")
     array = array.reshape(*array.shape[:2], -1)
     alphas = sum(int(extra) in (1, 2) for extra in page.extrasamples)
     if alphas > 1:
@@ -437,6 +450,8 @@ def _orient(pixels: Pixels, orientation: int) -> Pixels:
 def check_size(width: int, height: int, *, where: str) -> None:
     """Raise ImageFormatError where a header claims more pixels than TERRAZZO_MAX_PIXELS."""
     limit = int(os.environ.get("TERRAZZO_MAX_PIXELS", MAX_PIXELS))
+    if width < 1 or height < 1:
+        raise _unreadable(where, f"it claims {height} x {width} pixels (height x width)")
     if width * height <= limit:
         return
     raise ImageFormatError(

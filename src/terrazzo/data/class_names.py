@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo import remote
-from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Color, color_of, ignore_value
+from terrazzo.classes import IGNORE_8BIT, IGNORE_16BIT, Color, check_names, color_of, ignore_value
 from terrazzo.data import label_space
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.storage import read_json
@@ -37,6 +37,7 @@ def read(path: Path | str, *, keep_void: bool = False) -> label_space.LabelSpace
     raw_names, colors = names_in_text(path) if str(path).endswith(".txt") else names_in_json(path)
     if not raw_names:
         raise DatasetFormatError(f"{path} names no class.", expected="one name per line, the first for id 0")
+    check_names(raw_names.values())
     if not colors:
         return label_space.from_raw_names(raw_names, keep_void=keep_void)
     raws = sorted(raw_names)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from terrazzo.classes import Classes, Remap
+from terrazzo.classes import Classes, Remap, check_names
 from terrazzo.data import label_space
 from terrazzo.errors import DatasetFormatError, nearest
 from terrazzo.storage import read_json, write_json
@@ -105,6 +105,7 @@ def from_value(value: Any, *, where: str) -> Description:
         )
     try:
         classes = Classes.from_json(value["classes"])
+        check_names(classes.names)
         remap = Remap.from_json(value["remap"], len(classes)) if value.get("remap") is not None else None
     except DatasetFormatError as error:
         raise DatasetFormatError(

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Protocol
 
+from terrazzo.classes import check_names
 from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, folders, segments, voc
 from terrazzo.data.importers.checking import listed
 from terrazzo.data.importers.copying import carry_out
@@ -78,7 +79,9 @@ def plan(name: str, src: Path | str, wanted: Wanted, stack: ExitStack) -> Plan:
             found=", ".join("--" + word.replace("_", "-") for word in strange),
             expected=", ".join("--" + word.replace("_", "-") for word in known),
         )
-    return page.plan(Path(src), wanted, stack)
+    planned = page.plan(Path(src), wanted, stack)
+    check_names(planned.description.classes.names)
+    return planned
 
 
 def run(
