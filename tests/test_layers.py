@@ -67,6 +67,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "browsing",
         "converting",
         "evaluation",
+        "exchange",
         "exporting",
         "hub",
         "predicting",

@@ -1,4 +1,4 @@
-"""release: what was labelled, under a name, for ever."""
+"""release: what was labelled, under a name, for ever; and labels brought in."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,7 +10,10 @@ from terrazzo.errors import UsageError
 if TYPE_CHECKING:
     from terrazzo.project import Project
 
-ACTIONS = ("create", "list", "show", "diff", "verify")
+ACTIONS = ("create", "list", "show", "diff", "verify", "export", "import")
+# the keys of exchange.WAYS_IN and WAYS_OUT, here so that --help imports nothing; a test compares
+WAYS_IN = ("coco", "cvat", "data-set", "label-studio", "labelme", "segments")
+WAYS_OUT = ("coco-panoptic", "folder", "segments", "table")
 
 
 def _release_arguments(parser: Parser) -> None:
@@ -19,9 +22,18 @@ def _release_arguments(parser: Parser) -> None:
     )
     parser.add_argument("action", metavar="ACTION", type=one_of("action", *ACTIONS), help=", ".join(ACTIONS))
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="a release, such as v1; diff takes a second, the earlier one"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="a release, such as v1; diff takes a second, the earlier one; import takes what to bring in",
     )
     parser.add_argument("--description", metavar="TEXT", default="", help="create: what it is for")
+    parser.add_argument(
+        "--format",
+        metavar="FORMAT",
+        help=f"export: {', '.join(WAYS_OUT)}; import: {', '.join(WAYS_IN)}",
+    )
+    parser.add_argument("--out", metavar="DIR", help="export: the new folder, made whole or not at all")
     parser.add_argument("--json", action="store_true", help="show: print the manifest itself")
 
 
@@ -31,20 +43,34 @@ def _release(arguments: Namespace) -> int:
     action: str = arguments.action
     least, most = {"list": (0, 0), "diff": (1, 2)}.get(action, (1, 1))
     wanted = {(0, 0): "no name", (1, 1): "the name of one release"}.get((least, most), "one or two releases")
+    wanted = "one file or folder" if action == "import" else wanted
     if not least <= len(arguments.names) <= most:
         raise UsageError(
             f"{action} takes {wanted}.",
             found=" ".join(arguments.names) or "none",
             command="terrazzo release --help",
         )
+    for word, value, needed in (
+        ("--out", arguments.out, ("export",)),
+        ("--format", arguments.format, ("export", "import")),
+    ):
+        if (value is None) == (action in needed):
+            raise UsageError(
+                f"{action} needs {word}."
+                if action in needed
+                else f"{word} is a word of {' and '.join(needed)}.",
+                command="terrazzo release --help",
+            )
     work: dict[str, Callable[[Project, Namespace], int]] = {
         "create": _create,
         "list": _list,
         "show": _show,
         "diff": _diff,
         "verify": _verify,
+        "export": _export,
+        "import": _import,
     }
-    with open_project(arguments.project, create=False) as project:
+    with open_project(arguments.project, create=action == "import") as project:
         return work[action](project, arguments)
 
 
@@ -100,14 +126,29 @@ def _verify(project: "Project", arguments: Namespace) -> int:
     return 1 if problems else 0
 
 
+def _export(project: "Project", arguments: Namespace) -> int:
+    from terrazzo.exchange import give
+
+    print(f"Exported: {give(project.releases[arguments.names[0]], arguments.format, arguments.out)}")
+    return 0
+
+
+def _import(project: "Project", arguments: Namespace) -> int:
+    from terrazzo.exchange import bring
+
+    print(bring(project, arguments.format, arguments.names[0]).text())
+    return 0
+
+
 COMMANDS = (
     Command(
         "release",
-        "PROJECT create|list|show|diff|verify [NAME] [EARLIER]",
-        "Keep what was labelled under a name, for ever: list, compare and verify such releases.",
-        "A release cannot be changed; its id is a sha256 over every image and every label. diff compares with the one\n"
+        "PROJECT create|list|show|diff|verify|export|import [NAME] [EARLIER]",
+        "Keep what was labelled under a name, for ever: list, compare, verify and export such releases.",
+        "A release cannot be changed; its id is a sha256 over every image and label. diff compares with the one\n"
         "before, or with EARLIER. verify hashes all images and labels anew; the exit code is 1 where one is not what\n"
-        "was released. Training takes one as data: --data street.db@v1.",
+        "was released. Training takes one as data: --data street.db@v1. import brings labels of others into the\n"
+        "project, which is made where there is none; images stay where they are, below the project's folder.",
         _release_arguments,
         _release,
     ),

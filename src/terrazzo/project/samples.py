@@ -182,6 +182,17 @@ class Samples:
             )
         return real
 
+    def name_of(self, path: Path | str) -> str:
+        """Return the name of the sample whose image lies at `path`; ProjectError where it is outside the root."""
+        absolute = Path(os.path.abspath(Path(path).expanduser()))
+        absolute = (
+            Path(os.path.realpath(absolute.parent)) / absolute.name
+        )  # the file itself may be a link: `place`
+        base = Path(os.path.realpath(self.root))
+        if not absolute.is_relative_to(base):
+            raise ProjectError(f"{path!s:.200} lies outside the project's root {base}")
+        return absolute.relative_to(base).as_posix()
+
     def state(self, one: Entry) -> Literal["there", "missing", "changed"]:
         """Return whether an image is still what was labelled; read only where time or size differ from then."""
         try:
@@ -216,11 +227,7 @@ class Samples:
     def _look(self, path: Path) -> Look:
         from terrazzo.decoding import orientation_of
 
-        absolute = Path(os.path.abspath(path))
-        base = Path(os.path.abspath(self.root))
-        below = absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else None
-        if below is None:
-            raise UsageError(f"{path!s:.200} lies outside the project's root {base}")
+        below = self.name_of(path)
         if not below.isprintable() or len(below) > MAX_NAME:
             raise UsageError(f"{below!r:.200} is a name that cannot be shown")
         real = self.place(below)
