@@ -129,3 +129,17 @@ def test_without_numba_the_reference_answers(monkeypatch: pytest.MonkeyPatch) ->
     assert sure is not None and plain_sure is not None
     assert (mask == plain).all() and np.abs(sure.astype(int) - plain_sure).max() <= 1
     assert resize_argmax(logits, (33, 20))[1] is None
+
+
+def test_cells_that_one_class_wins_at_all_corners_are_filled_as_torch_fills_them() -> None:
+    """Large regions, as trained networks draw them: nearly all cells are settled without looking inside."""
+    rng = np.random.default_rng(6)
+    for shape, size_hw in (((19, 40, 52), (330, 419)), ((3, 33, 17), (65, 33)), ((5, 24, 24), (11, 9))):
+        regions = np.kron(rng.integers(0, shape[0], (4, 4)), np.ones((12, 15), int))[: shape[1], : shape[2]]
+        logits = rng.standard_normal(shape).astype(np.float32)
+        np.put_along_axis(logits, regions[None], 6.0, axis=0)
+        for align_corners in (False, True):
+            assert_equal_but_for_ties(logits, size_hw, align_corners=align_corners)
+            mask, _ = resize_argmax(logits, size_hw, align_corners=align_corners)
+            full = by_torch(logits, size_hw, align_corners)
+            assert (mask == full.argmax(0).numpy()).mean() > 0.9995

@@ -38,25 +38,61 @@ def argmax_rows(
     mask: Mask,
     sure: NDArray[np.uint8],
 ) -> None:
-    """Fill rows start … stop - 1 of mask, and of sure where it has any."""
+    """Fill rows start … stop - 1 of mask, and of sure where it has any.
+
+    A class that wins at all four corners of a cell wins everywhere inside: blending keeps order. Only the columns of
+    other cells, `open_at`, are stretched and compared; where sure is asked for, or most columns are open, all of them.
+    """
     num_classes, width = logits.shape[0], mask.shape[1]
     upper, lower = np.empty((num_classes, tile), np.float32), np.empty((num_classes, tile), np.float32)
     best, winner, total = np.empty(tile, np.float32), np.empty(tile, np.int32), np.empty(tile, np.float32)
+    low = np.int64(top_of[start])
+    won = np.empty((np.int64(bottom_of[stop - 1]) + 1 - low, logits.shape[2]), np.int32)
+    _winners(logits, low, won)
+    settled, open_at = np.empty(tile, np.int32), np.empty(tile, np.int64)
+    left, right, share = np.empty(tile, np.uint32), np.empty(tile, np.uint32), np.empty(tile, np.float32)
     for x0 in range(0, width, tile):
         size = min(tile, width - x0)
-        left, right, share = left_of[x0 : x0 + size], right_of[x0 : x0 + size], across[x0 : x0 + size]
         top, bottom = np.int64(-1), np.int64(-1)  # the source rows that stand in upper and lower
+        count, had_all = 0, False  # of open columns
         for y in range(start, stop):
             first, second = np.int64(top_of[y]), np.int64(bottom_of[y])
-            if first == bottom and bottom != top:
-                upper, lower = lower, upper
-                top, bottom = bottom, np.int64(-1)
-            if first != top:
-                top = first
-                _stretch(logits, top, left, right, share, upper)
-            if second != bottom:
-                bottom = second
-                _stretch(logits, bottom, left, right, share, lower)
+            if first != top or second != bottom:
+                count = 0
+                for x in range(size):
+                    near, far = left_of[x0 + x], right_of[x0 + x]
+                    one = won[first - low, near]
+                    is_settled = one == won[first - low, far]
+                    is_settled &= one == won[second - low, near] and one == won[second - low, far]
+                    settled[x] = one
+                    open_at[count] = x
+                    count += 0 if is_settled else 1
+                has_all = sure.shape[0] > 0 or count > size // 2
+                if has_all:
+                    count = size
+                if not (has_all and had_all):
+                    top, bottom = np.int64(-1), np.int64(-1)
+                    for i in range(count):
+                        x = np.int64(i) if has_all else open_at[i]
+                        left[i], right[i], share[i] = left_of[x0 + x], right_of[x0 + x], across[x0 + x]
+                had_all = has_all
+                if first == bottom and bottom != top:
+                    upper, lower = lower, upper
+                    top, bottom = bottom, np.int64(-1)
+                if first != top:
+                    top = first
+                    _stretch(logits, top, left[:count], right[:count], share[:count], upper)
+                if second != bottom:
+                    bottom = second
+                    _stretch(logits, bottom, left[:count], right[:count], share[:count], lower)
+            if not had_all:
+                for x in range(size):
+                    mask[y, x0 + x] = settled[x]
+                if count > 0:
+                    _best_of_row(upper, lower, down[y], best[:count], winner[:count])
+                    for i in range(count):
+                        mask[y, x0 + open_at[i]] = winner[i]
+                continue
             _best_of_row(upper, lower, down[y], best[:size], winner[:size])
             for x in range(size):
                 mask[y, x0 + x] = winner[x]
@@ -109,6 +145,21 @@ def add_rows(
                 else:
                     for x in range(size):
                         total[k, y, x0 + x] += probs[k, x] * norm[x]
+
+
+@kernel(fastmath=ELEMENTWISE)
+def _winners(logits: Logits, low: int, won: NDArray[np.int32]) -> None:
+    """Fill won with the class of the largest of the logits' rows from `low` on; a NaN never wins."""
+    best = np.empty(won.shape[1], np.float32)
+    for row in range(won.shape[0]):
+        for x in range(won.shape[1]):
+            best[x] = np.float32(-np.inf)
+            won[row, x] = 0
+        for k in range(logits.shape[0]):
+            for x in range(won.shape[1]):
+                one = logits[k, low + row, x]
+                if one > best[x]:
+                    best[x], won[row, x] = one, np.int32(k)
 
 
 @kernel(fastmath=ELEMENTWISE)
