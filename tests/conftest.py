@@ -172,7 +172,7 @@ def tiny_model(boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = torch.from_numpy(np.stack([one.image for one in samples])).permute(0, 3, 1, 2) / 255
     mask = torch.from_numpy(np.stack([one.mask for one in samples if one.mask is not None])).long()
     optimizer = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    for _ in range(60):
+    for _ in range(40):
         logits = torch.nn.functional.interpolate(network(image).logits, mask.shape[1:], mode="bilinear")
         torch.nn.functional.cross_entropy(logits, mask, ignore_index=255).backward()
         optimizer.step()

@@ -92,6 +92,7 @@ BESIDE = {  # pages of a larger room
     "proof": "exporting",
     "quantising": "exporting",
     "endtoend": "exporting",
+    "profiling": "exporting",
 }
 
 ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why

@@ -9,8 +9,8 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     models.py      quickstart, train, evaluate, predict, convert
     share.py       push, pull
     serving.py     serve
-    deploy.py      export
     labels.py      release
+    deploy.py      export, profile
     catalogue.py   recipes, models, env
 """
 

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentTypeError, Namespace
 
-from terrazzo.cli.models import MODEL
+from terrazzo.cli.models import DEVICE, MODEL
 from terrazzo.cli.parsing import Command, Parser, count, one_of
 
 
@@ -97,6 +97,53 @@ def _export(arguments: Namespace) -> None:
     print(f"Exported and proven: {done.path}")
 
 
+def _profile_arguments(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help=MODEL)
+    parser.add_argument(
+        "--size",
+        metavar="WIDTHxHEIGHT",
+        type=size,
+        default=(1080, 1920),
+        help="of the images; 1920x1080 by default",
+    )
+    parser.add_argument("--out", metavar="FILE.png", help="the picture of it")
+    parser.add_argument("--repeats", metavar="N", type=count, default=20, help="20 by default")
+    parser.add_argument("--json", action="store_true", help="print percentiles as JSON instead of a table")
+    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
+    parser.add_argument(
+        "--precision",
+        metavar="f32|bf16|f16",
+        type=one_of("precision", "f32", "bf16", "f16"),
+        default="f32",
+        help="f32 by default",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE.py",
+        help="of a .pth that does not hold its config's text; it is read, never run",
+    )
+
+
+def _profile(arguments: Namespace) -> None:
+    from terrazzo.profiling import profile
+
+    measured = profile(
+        arguments.model,
+        size_hw=arguments.size,
+        precision=arguments.precision,
+        device=arguments.device,
+        repeats=arguments.repeats,
+        config=arguments.config,
+        out=arguments.out,
+    )
+    if arguments.json:
+        import json
+
+        print(json.dumps(measured.to_json(), indent=1))
+    else:
+        print(measured.table())
+
+
 COMMANDS = (
     Command(
         "export",
@@ -106,5 +153,13 @@ COMMANDS = (
         "mIoU, nothing is written. `terrazzo evaluate DIR` and `terrazzo predict DIR` then take it like any model.",
         _export_arguments,
         _export,
+    ),
+    Command(
+        "profile",
+        "MODEL [--size 1920x1080] [--out FILE.png]",
+        "Say where the time of a prediction goes: decode, resize, network, argmax, write, in every backend here.",
+        "Percentiles of repeated runs on a made-up image, after two that do not count.",
+        _profile_arguments,
+        _profile,
     ),
 )

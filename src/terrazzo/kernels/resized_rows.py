@@ -66,15 +66,15 @@ def argmax_rows(
                     is_settled &= one == won[second - low, near] and one == won[second - low, far]
                     settled[x] = one
                     open_at[count] = x
-                    count += 0 if is_settled else 1
+                    count += int(not is_settled)
                 has_all = sure.shape[0] > 0 or count > size // 2
                 if has_all:
                     count = size
                 if not (has_all and had_all):
                     top, bottom = np.int64(-1), np.int64(-1)
                     for i in range(count):
-                        x = np.int64(i) if has_all else open_at[i]
-                        left[i], right[i], share[i] = left_of[x0 + x], right_of[x0 + x], across[x0 + x]
+                        place = x0 + (np.int64(i) if has_all else open_at[i])
+                        left[i], right[i], share[i] = left_of[place], right_of[place], across[place]
                 had_all = has_all
                 if first == bottom and bottom != top:
                     upper, lower = lower, upper
