@@ -1,6 +1,7 @@
 """A decoded 1080p image to its class map, SegFormer-B0, 19 classes, on a CPU: terrazzo beside the Hugging Face post.
 
     python bench/predict.py [--model RUN] [--camvid ../shared/camvid] [--threads 2] [--repeats 9] [--train-steps 250]
+                            [--work FOLDER [--prepare]]
 
 The network is trained on CamVid first, briefly (or taken from --model), so that its maps are those of a trained one; to
 19 classes it comes by eight rows of its head that are changed copies of others, so that they compete. Both sides hold
@@ -12,7 +13,6 @@ its own f32. mIoU is that of the 11 classes on CamVid val. Prints a card and one
 
 import argparse
 import contextlib
-import io
 import json
 import os
 import statistics
@@ -50,19 +50,14 @@ def main() -> int:
     torch.set_num_threads(args.threads)
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     os.environ.pop("TERRAZZO_BACKEND", None)
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stderr(io.StringIO()):
-        folder = Path(scratch)
-        data = import_dataset("camvid", args.camvid, folder / "camvid")
-        trained = tz.load(args.model or train(data, folder / "run", args.train_steps), backend="torch")
-        assert isinstance(trained.network, SegFormer)
-        saved(trained.network, trained.classes, folder / "narrow")
-        saved(
-            widened(trained.network),
-            Classes(tuple(f"class {i}" for i in range(NUM_CLASSES))),
-            folder / "wide",
-        )
-        images = frames(data)
-        proofs = exports(folder / "narrow", folder, data, args.limit)
+    with contextlib.ExitStack() as held:
+        folder = args.work or Path(held.enter_context(tempfile.TemporaryDirectory()))
+        if not (folder / "proofs.json").is_file():
+            prepare(args, folder)
+        if args.prepare:
+            return 0
+        proofs = json.loads((folder / "proofs.json").read_text())
+        images = frames(folder / "camvid")
         sides = {
             "f32": tz.load(folder / "wide"),
             "bf16": tz.load(folder / "wide", precision="bf16"),
@@ -78,6 +73,18 @@ def main() -> int:
     return told(args, sides, equal, times, theirs, proofs, files, peer.versions)
 
 
+def prepare(args: argparse.Namespace, folder: Path) -> None:
+    """Write the models of 11 and 19 classes, and the exports with their mIoU, into `folder`."""
+    data = folder / "camvid"
+    if not data.exists():
+        import_dataset("camvid", args.camvid, data)
+    trained = tz.load(args.model or train(data, folder / "run", args.train_steps), backend="torch")
+    assert isinstance(trained.network, SegFormer)
+    saved(trained.network, trained.classes, folder / "narrow")
+    saved(widened(trained.network), Classes(tuple(f"class {i}" for i in range(NUM_CLASSES))), folder / "wide")
+    (folder / "proofs.json").write_text(json.dumps(exports(folder / "narrow", folder, data, args.limit)))
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -88,6 +95,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--train-steps", type=int, default=250)
     parser.add_argument("--limit", type=int, help="score so many images of val; all by default")
+    parser.add_argument(
+        "--work", type=Path, help="an empty folder to keep what is prepared, for another measurement"
+    )
+    parser.add_argument("--prepare", action="store_true", help="prepare --work, and measure nothing")
     return parser.parse_args()
 
 

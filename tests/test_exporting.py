@@ -2,7 +2,9 @@
 
 import copy
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +326,32 @@ def test_agreement_is_a_number_that_can_fail(tiny_model: Path) -> None:
         refuse_failed(replace(fine, miou_exported=0.49), what="The graph", precision="f32")
     with pytest.raises(ExportError):  # NaN is no agreement
         refuse_failed(replace(proof, agreement=float("nan")), what="The graph", precision="int8")
+
+
+def test_the_tutorials_robot_serves_its_graph_and_is_asked_over_http(
+    tiny_model: Path, boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from served import served
+    from terrazzo.serving.line import Model
+
+    page = (Path(__file__).parent.parent / "docs" / "tutorial" / "onto-the-robot.md").read_text(
+        encoding="utf-8"
+    )
+    asked = re.findall(r"<!-- not run: tests/test_exporting.py asks[^\n]*\n```sh\n(.*?)```", page, re.DOTALL)
+    assert len(asked) == 1
+    export(tiny_model, tmp_path / "robot", format="openvino", precision="int8", data=boxes, quiet=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(street(48, 64)).save("photos/street.png")
+    Path("photos/street.png").rename("photos/street.jpg")  # read by what it holds, not by its name
+    with served() as server:
+        robot = tz.load(tmp_path / "robot")
+        server.service.models["robot"] = Model("robot", robot)
+        if shutil.which("curl") is None:
+            pytest.skip("no curl")
+        code = asked[0].replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("curl ", "curl -fsS ")
+        told = subprocess.run(
+            ["bash", "-e", "-c", code], check=True, timeout=60, capture_output=True, text=True
+        )
+    assert np.array_equal(np.asarray(Image.open("map.png")), robot("photos/street.jpg").mask)
+    assert '"box"' in told.stdout
