@@ -38,6 +38,7 @@ from terrazzo.nn.weights import save_model
 TARGETS = {"f32": 12.0, "bf16": 16.0}  # times faster than the peer
 EQUAL = 0.9999  # of the pixels, at f32
 HERE = Path(__file__).parent
+REST = 0.1  # seconds before each prediction, in which the threads of the one before stop spinning
 NUM_CLASSES, IMAGE_HW, WARM_UP = 19, (1080, 1920), 3
 
 
@@ -166,8 +167,10 @@ def measure(
     theirs = []
     for number in range(WARM_UP + repeats):
         place = number % len(images)
+        time.sleep(REST)
         theirs.append(peer.ms(place))
         for name, model in sides.items():
+            time.sleep(REST)
             start = time.perf_counter()
             mask = model(images[place]).mask
             times[name].append(1000 * (time.perf_counter() - start))

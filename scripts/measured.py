@@ -86,6 +86,16 @@ def pspnet(result: dict[str, Any]) -> Iterator[Row]:
     yield what, f"{result['terrazzo_ms']:,.0f} ms", beside, _threads(result["threads"], result["device"])
 
 
+def predict(result: dict[str, Any]) -> Iterator[Row]:
+    """One image that is decoded already, to its mask."""
+    height, width = result["image_hw"]
+    for precision, ratio in result["ratio"].items():
+        what = f"A decoded {width}x{height} image to its mask, SegFormer-B0 at 512x512, {precision}"
+        beside = f"{result['peer_ms']:,.0f} ms: the Hugging Face walk-through's code, f32 ({ratio:.1f}x)"
+        on = _threads(result["threads"], result["device"])
+        yield what, f"{result['terrazzo_ms'][precision]:,.0f} ms", beside, on
+
+
 def predict_folder(result: dict[str, Any]) -> Iterator[Row]:
     """Files in, files out."""
     theirs = result["pipeline_images_per_second"]
@@ -159,6 +169,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "quality": quality,
     "step": step,
     "pspnet": pspnet,
+    "predict": predict,
     "predict_folder": predict_folder,
     "serve": serve,
     "serve-soak": soak,

@@ -120,7 +120,11 @@ def test_int8_is_a_quarter_of_the_file_and_loses_little(
         assert done.proof.miou_exported is not None
         assert done.proof.miou - done.proof.miou_exported <= 0.01
         assert done.notes == ("Calibrated on 8 images of train.",)
-        assert tz.load(tmp_path / format).backend.endswith(", int8")
+        small = tz.load(tmp_path / format)
+        assert small.backend.endswith(", int8")
+        for size in ((45, 70), (66, 40)):  # other rows and columns than it was calibrated on
+            image = np.asarray(Image.open(boxes / "val" / "images" / "000.png").resize(size[::-1]))
+            assert (small(image).mask == tz.load(tiny_model)(image).mask).mean() > 0.95
     import onnx
 
     kinds = [one.data_type for one in onnx.load(tmp_path / "onnx" / "network.onnx").graph.initializer]

@@ -372,6 +372,8 @@ def _prove(
         proof = proofs.compare(predictor, opened, images, pictures=pictures, least=least)
     what = f"The {opened.backend} graph"
     proofs.refuse_failed(proof, what=what, precision=precision)
+    if "made-up" not in pictures and opened.about["export"]["size_hw"] is None:
+        proofs.refuse_one_size(opened, dtype=str(opened.about["preprocessing"].get("dtype", "uint8")))
     if dataset is not None and dataset[split].has_masks:
         if not quiet:
             print(f"Scoring {split} with both.", file=sys.stderr)

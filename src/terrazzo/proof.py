@@ -115,6 +115,19 @@ def refuse_failed(proof: Proof, *, what: str, precision: str) -> None:
             )
 
 
+def refuse_one_size(exported: Predictor, *, dtype: str) -> None:
+    """Raise ExportError where a graph of free size does not run at other sizes than those it was compared at."""
+    for image in made_up(SIZES, channels=exported.channels or 3, dtype=dtype):
+        try:
+            exported.eye.backend(exported.eye.input(image))
+        except RuntimeError as error:
+            raise ExportError(
+                "The graph does not take images of every size.",
+                found=f"{image.shape[0]}x{image.shape[1]}: {next(iter(str(error).splitlines()), '')}",
+                hint="Nothing was written. --size WIDTHxHEIGHT exports for images of one size.",
+            ) from error
+
+
 def made_up(sizes: Sequence[tuple[int, int]], *, channels: int, dtype: str) -> list[Image]:
     """Return an image of each size: noise of three widths, always the same."""
     rng = np.random.default_rng(0)

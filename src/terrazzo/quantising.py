@@ -85,6 +85,12 @@ def quantised_openvino(model: Any, inputs: Sequence[Input], *, is_transformer: b
             preset=nncf.QuantizationPreset.MIXED,
             model_type=nncf.ModelType.TRANSFORMER if is_transformer else None,
             subset_size=len(inputs),
+            # NNCF takes the second axis for channels; tokens (B, H, W, C) have the image's rows there
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                activations_quantization_params=nncf.quantization.advanced_parameters.QuantizationParameters(
+                    per_channel=False
+                )
+            ),
         )
 
 
