@@ -206,7 +206,7 @@ def told(
         f"  transformers      {statistics.median(whole):7.1f} ms ({parts}: processor, model, interpolate and argmax)"
     )
     for name in TARGETS:
-        print(f"  terrazzo {name:8} {median[name]:7.1f} ms ({min(times[name]):.1f} to {max(times[name]):.1f}), "
+        print(f"  {f'{name}, terrazzo':17} {median[name]:7.1f} ms ({min(times[name]):.1f} to {max(times[name]):.1f}), "
               f"{ratio[name]:.1f}x (target {TARGETS[name]:.0f}), {equal[name]:.4%} equal pixels, "
               f"{sides[name].backend}")  # fmt: skip
     for name in ("bf16", "int8"):
