@@ -107,12 +107,14 @@ def _changed(rng: random.Random, path: Path) -> bytes:
     data = path.read_bytes()
     try:
         return CHANGES.get(path.suffix.lower(), change_bytes)(rng, data)
-    except (struct.error, ValueError, LookupError, RecursionError):  # its fields are gone already
+    except (struct.error, ValueError, LookupError, TypeError, RecursionError):  # its fields are gone already
         return change_bytes(rng, data)
 
 
 def _misplace(rng: random.Random, path: Path, other: Path) -> str:
     """Something else than the file is where it was."""
+    if path.is_dir() and not path.is_symlink():
+        return "is a folder still"
     act = rng.randrange(6)
     if act == 0:
         path.unlink(missing_ok=True)
