@@ -170,6 +170,21 @@ def test_a_release_opens_as_a_data_set(project: Project) -> None:
     )
 
 
+def test_a_release_is_read_while_others_go_on_labelling(project: Project) -> None:
+    project.releases.create("v1")
+    project.close()
+    data = tz.open_dataset(f"{project.path}@v1")
+    split = next(one for one in data.splits.values() if "photos/a" in one.names)
+    place = split.names.index("photos/a")
+    assert (split.read_mask(place) == CLASS_OF[scene()]).all()
+    noise = np.random.default_rng(0)
+    with open_project(project.path) as page:
+        for _ in range(5):
+            page.write_mask(A, noise.integers(0, 4, scene().shape).astype(np.uint16))
+            assert (split.read_mask(place) == CLASS_OF[scene()]).all()
+    assert (split.read_mask(place) == CLASS_OF[scene()]).all()
+
+
 def test_splits_are_those_of_the_release(project: Project) -> None:
     project.set_split([B], "val")
     project.releases.create("v1")

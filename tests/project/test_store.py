@@ -216,12 +216,19 @@ def test_a_backup_is_the_project_while_others_write(tmp_path: Path) -> None:
         assert (backup.read_mask("photos/a.png") == scene()).all()
 
 
-def test_a_project_is_read_where_nobody_may_write(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_a_project_is_read_where_nobody_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_closed: bool
+) -> None:
     make_project(tmp_path).close()
+    if is_closed:  # the folder, to everybody; the tests may be run by root, whom no permission stops
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+    before = (tmp_path / "street.db").read_bytes()
     with open_project(tmp_path / "street.db", read_only=True) as project:
         assert len(project) == 3
         with pytest.raises(StorageError, match="cannot be written to"):
             project.categories.add("sky")
+    assert (tmp_path / "street.db").read_bytes() == before
 
 
 def test_history_and_releases_cannot_be_changed_by_any_sql(tmp_path: Path) -> None:

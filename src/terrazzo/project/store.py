@@ -29,6 +29,7 @@ from terrazzo.project import schema
 BUSY = 10.0  # seconds that one process waits for another's transaction
 MAGIC = b"SQLite format 3\0"
 SYNCHRONOUS_FULL = 2
+WRITE, READ = "BEGIN IMMEDIATE", "BEGIN"
 
 
 class Store:
@@ -46,7 +47,7 @@ class Store:
         create = create and not read_only
         _refuse_strangers(self.path, create=create)
         self._lock = threading.RLock()
-        self._depth = 0
+        self._depth, self._is_writing = 0, False
         self.checked_tiles: set[bytes] = set()
         """Hashes of tiles that this process read whole; their content cannot change."""
         self._is_read_only = read_only
@@ -64,13 +65,13 @@ class Store:
 
         One inside another is part of it.
         """
-        with self._within("BEGIN IMMEDIATE") as db:
+        with self._within(WRITE) as db:
             yield db
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Yield the connection inside a transaction that sees one state of the project throughout."""
-        with self._within("BEGIN") as db:
+        with self._within(READ) as db:
             yield db
 
     @contextlib.contextmanager
@@ -128,9 +129,13 @@ class Store:
     def _within(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock, in_words(self.path):
             if self._depth:
+                assert begin == READ or self._is_writing, (
+                    "a transaction that may write inside one that may not"
+                )
                 yield self._db
                 return
             self._db.execute(begin)
+            self._is_writing = begin == WRITE
             self._depth += 1
             try:
                 yield self._db
@@ -261,21 +266,17 @@ def _refuse_newer(path: Path, version: int) -> None:
 
 
 def _connected(path: Path, *, read_only: bool) -> sqlite3.Connection:
+    """Open the file. To read where others may write, SQLite must write too: the log's index lies beside the file."""
     words: dict[str, Any] = {"timeout": BUSY, "isolation_level": None, "check_same_thread": False}
     if not read_only:
         return sqlite3.connect(path, **words)
-    db = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, **words)
-    try:
-        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if os.access(path, os.W_OK) and os.access(path.parent, os.W_OK):
+        db = sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, **words)
+        db.execute("PRAGMA query_only = 1")
         return db
-    except sqlite3.OperationalError as error:
-        db.close()
-        has_log = Path(f"{path}-wal").exists()
-        if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or has_log:
-            raise
-    return sqlite3.connect(
-        f"{path.as_uri()}?immutable=1", uri=True, **words
-    )  # a folder that nobody writes to
+    if Path(f"{path}-wal").exists():  # somebody else writes
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, **words)
+    return sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True, **words)  # nobody can
 
 
 def _set_log(db: sqlite3.Connection) -> None:
