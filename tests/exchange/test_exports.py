@@ -190,6 +190,13 @@ def test_the_command_exports_and_imports(
     assert capsys.readouterr().out == f"Exported: {out}\n"
     assert main(["release", str(tmp_path / "new.db"), "import", out, "--format", "data-set"]) == 0
     assert "2 labels, 2 new images\n  new categories: road, car" in capsys.readouterr().out
+    assert main(["release", str(tmp_path / "other.db"), "import", str(tmp_path), "--format", "labelme"]) == 1
+    assert sorted(one.name for one in tmp_path.iterdir()) == [
+        "home",
+        "new.db",
+        "out",
+    ]  # no empty project is left
+    capsys.readouterr()
     assert main(["release", path, "export", "v1", "--out", out]) == 2
     assert "export needs --format" in capsys.readouterr().err
     assert main(["release", path, "list", "--out", out]) == 2

@@ -13,6 +13,7 @@ import pytest
 import terrazzo as tz
 from labelled import make_project, scene, write_photograph
 from terrazzo.cli import main
+from terrazzo.data import doctor
 from terrazzo.errors import (
     DataError,
     DatasetFormatError,
@@ -212,6 +213,9 @@ def test_what_is_no_release_is_told_in_words(project: Project, tmp_path: Path) -
     project.releases.create("v1")
     with pytest.raises(DatasetFormatError, match="releases: v1\n  expected: .*street.db@v1"):
         tz.open_dataset(project.path)
+    with pytest.raises(DatasetFormatError, match="is a labelling project"):
+        doctor.check(project.path)
+    assert doctor.check(f"{project.path}@v1").ok
     with pytest.raises(UnknownNameError, match="There is no release 'v9'"):
         tz.open_dataset(f"{project.path}@v9")
     with pytest.raises(MissingPathError, match="There is no file"):

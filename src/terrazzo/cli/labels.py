@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terrazzo.cli.parsing import Command, Parser, one_of
@@ -70,8 +71,16 @@ def _release(arguments: Namespace) -> int:
         "export": _export,
         "import": _import,
     }
+    is_new = not Path(arguments.project).expanduser().exists()
     with open_project(arguments.project, create=action == "import") as project:
-        return work[action](project, arguments)
+        try:
+            return work[action](project, arguments)
+        except BaseException:
+            is_left = is_new and not len(project) and not len(project.categories)
+            if is_left:  # made for what could not be brought in
+                project.close()
+                project.path.unlink()
+            raise
 
 
 def _create(project: "Project", arguments: Namespace) -> int:

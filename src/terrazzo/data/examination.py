@@ -20,7 +20,7 @@ from terrazzo.data import alignment, class_names, description, label_space, tabl
 from terrazzo.data.chart import Case, Chart, Item
 from terrazzo.data.dataset import Dataset, Records
 from terrazzo.data.folder import FolderRecords, find_folders, pair
-from terrazzo.data.open import open_dataset
+from terrazzo.data.open import PROJECT_SUFFIX, open_dataset
 from terrazzo.data.readings import look
 from terrazzo.data.streaming import StreamedRecords
 from terrazzo.errors import DatasetFormatError, TerrazzoError, UnreadableFileError
@@ -65,6 +65,8 @@ def look_around(source: Path | str | Dataset) -> Chart:
     path = Path(source).expanduser()
     if not path.exists():  # on the Hub, or nowhere, which `open_dataset` says
         return _dataset_chart(str(source), open_dataset(source))
+    if path.is_file() and path.suffix == PROJECT_SUFFIX:  # which of its releases, `open_dataset` asks
+        return _dataset_chart(str(source), open_dataset(path))
     if path.name == description.FILE:
         source, path = str(path.parent), path.parent
     if table.is_described(path):  # as it was pulled from the Hub

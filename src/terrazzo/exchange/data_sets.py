@@ -4,17 +4,20 @@ Its masks say no instances. Images that are files are referenced; those of a tab
 project, byte for byte, under their names.
 """
 
+import hashlib
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from terrazzo.data import Dataset, Split, open_dataset
+from terrazzo.data.importers.segments_files import Look
 from terrazzo.exchange.arrivals import Arrival, Arrivals, Drawn, Kind
-from terrazzo.exchange.segments import written_image
+from terrazzo.images import IMAGE_SUFFIXES, encode_image, size_of
 from terrazzo.project.statuses import Status
+from terrazzo.storage import replacing
 
 
 def read(src: Path, root: Path) -> Arrivals:
@@ -49,3 +52,30 @@ def _image(split: Split, place: int, root: Path, name: str) -> Path:
         return path
     records: Any = split.records
     return written_image(root / name, split.names[place], records.cell(split.indices[place]))
+
+
+def written_image(folder: Path, name: str, cell: Any) -> Path:
+    """Write what a table holds for an image below `folder`, unless it lies there; returns where.
+
+    A name that cannot be one of a file becomes a hash of itself.
+    """
+    if isinstance(cell, bytes):
+        data = cell
+        suffix = Look.at(data, where=name).suffix
+    else:
+        data, suffix = encode_image(np.asarray(cell)), ".png"
+    plain = PurePosixPath(name)
+    stem = str(plain.with_suffix("")) if plain.suffix.lower() in IMAGE_SUFFIXES else name
+    is_plain = (
+        stem.isprintable()
+        and "\\" not in stem
+        and not any(
+            part in ("", "..") or part.startswith(".") or len(part.encode()) > 200 for part in stem.split("/")
+        )
+    )
+    path = folder / f"{stem if is_plain else hashlib.sha256(name.encode()).hexdigest()[:16]}{suffix}"
+    size_of(data, where=name)  # an image, before anything is written
+    if not path.is_file() or path.read_bytes() != data:
+        with replacing(path) as beside:
+            beside.write_bytes(data)
+    return path

@@ -1,8 +1,7 @@
 """A release of Segments.ai, brought in: regions stay regions, every status is ours."""
 
-import hashlib
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,8 @@ from terrazzo.data.importers.segments_files import Look
 from terrazzo.data.importers.segments_json import Item, read_release
 from terrazzo.errors import DataError, DatasetFormatError, UsageError
 from terrazzo.exchange.arrivals import Arrival, Arrivals, Drawn, Kind, find_image
-from terrazzo.images import IMAGE_SUFFIXES, encode_image, size_of
 from terrazzo.project.statuses import FROM_SEGMENTS
 from terrazzo.region_ids import read_region_ids
-from terrazzo.storage import replacing
 
 
 def read(src: Path, root: Path) -> Arrivals:
@@ -69,30 +66,3 @@ def _draw(one: Item, bitmap: Path, image: Path, categories: Any) -> Drawn:
             f"the bitmap has regions that no annotation gives a category: {', '.join(map(str, strange[:8]))}"
         )
     return Drawn(ids, {region: categories[raw] for region, raw in one.regions.items()})
-
-
-def written_image(folder: Path, name: str, cell: Any) -> Path:
-    """Write what a table holds for an image below `folder`, unless it lies there; returns where.
-
-    A name that cannot be one of a file becomes a hash of itself.
-    """
-    if isinstance(cell, bytes):
-        data = cell
-        suffix = Look.at(data, where=name).suffix
-    else:
-        data, suffix = encode_image(np.asarray(cell)), ".png"
-    plain = PurePosixPath(name)
-    stem = str(plain.with_suffix("")) if plain.suffix.lower() in IMAGE_SUFFIXES else name
-    is_plain = (
-        stem.isprintable()
-        and "\\" not in stem
-        and not any(
-            part in ("", "..") or part.startswith(".") or len(part.encode()) > 200 for part in stem.split("/")
-        )
-    )
-    path = folder / f"{stem if is_plain else hashlib.sha256(name.encode()).hexdigest()[:16]}{suffix}"
-    size_of(data, where=name)  # an image, before anything is written
-    if not path.is_file() or path.read_bytes() != data:
-        with replacing(path) as beside:
-            beside.write_bytes(data)
-    return path
