@@ -227,25 +227,6 @@ def test_what_is_no_release_is_told_in_words(project: Project, tmp_path: Path) -
         tz.open_dataset(f"{project.path}@v2")
 
 
-def test_training_takes_a_release(tmp_path: Path) -> None:
-    with make_project(tmp_path, hw=(32, 40)) as project:
-        for name in (A, B, C):
-            project.write_mask(name, scene((32, 40)), status="labelled")
-        release = project.releases.create("v1")
-    short = "train.steps=1 train.batch_size=1 train.micro_batch=0 optim.warmup_steps=0 data.workers=0 eval.every=1"
-    small = "data.resize=original data.crop_hw=32x32 model.pretrained=null"
-    run = tz.train(
-        "segformer-b0-scratch",
-        data=f"{project.path}@v1",
-        overrides=f"{short} {small}".split(),
-        out=tmp_path / "run",
-        device="cpu",
-        quiet=True,
-    )
-    assert run.data["fingerprint"] == release.id
-    assert run.data["source"].endswith("street.db@v1")
-
-
 # -- on the command line -------------------------------------------------------------------------------------------
 
 
