@@ -201,6 +201,10 @@ def test_cvats_shapes_are_painted_from_the_lowest_z_order(project: Project) -> N
     [
         ('<mask label="a" rle="5" left="0" top="0" width="2" height="2"/>', "run lengths for 5 of 4 pixels"),
         ('<mask label="a" rle="99999999999" left="0" top="0" width="2" height="2"/>', "run lengths for"),
+        (
+            f'<mask label="a" rle="{2**63 - 1}, {2**63 - 1}, 6" left="0" top="0" width="2" height="2"/>',
+            "run lengths for",
+        ),
         ('<mask label="a" rle="4" left="13" top="0" width="2" height="2"/>', "beyond its image"),
         ('<polygon label="a" points="1,2"/>', "a polygon of 2 numbers"),
         ('<polygon label="a" points="nan,2;3,4;5,6"/>', "corners beyond any image"),

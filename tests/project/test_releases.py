@@ -74,6 +74,18 @@ def test_a_name_is_taken_once_and_must_be_one(project: Project) -> None:
         project.releases["v2"]
 
 
+def test_a_release_is_whole_or_absent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*words: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("terrazzo.project.audit.note", fails)  # the last thing that is done
+    with pytest.raises(KeyboardInterrupt):
+        project.releases.create("v1")
+    assert project.releases.names() == []
+    monkeypatch.undo()
+    assert project.releases.create("v1").parent is None
+
+
 def test_nothing_is_nothing_to_release(tmp_path: Path) -> None:
     with open_project(tmp_path / "street.db") as project, pytest.raises(ProjectError, match="has no images"):
         project.releases.create("v1")

@@ -142,9 +142,10 @@ def _mask(shape: Any, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
     inside = left >= 0 and top >= 0 and left + width <= region.shape[1] and top + height <= region.shape[0]
     if width < 1 or height < 1 or not inside:
         raise ValueError(f"a mask of {height} x {width} at row {top}, column {left}, beyond its image")
-    counts = np.array([int(one) for one in shape.attrib["rle"].split(",")], dtype=np.int64)
-    if counts.min(initial=0) < 0 or int(counts.sum()) != height * width:
-        raise ValueError(f"run lengths for {int(counts.sum()):,} of {height * width:,} pixels")
+    counts = [int(one) for one in shape.attrib["rle"].split(",")]
+    total = sum(counts)  # of Python's whole numbers, which do not run over
+    if min(counts) < 0 or total != height * width:
+        raise ValueError(f"run lengths for {total:,} of {height * width:,} pixels")
     runs = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     region[top : top + height, left : left + width] = runs.reshape(height, width)
     return region
