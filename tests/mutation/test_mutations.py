@@ -67,7 +67,7 @@ def test_a_planted_bug_is_found(plant: str, bench: Bench) -> None:
 def test_every_plant_is_tried_and_the_counts_are_those_promised() -> None:
     assert FOUND.keys() == PLANTS.keys()
     assert (sum(SHORT.values()), sum(LONG.values())) == (500, 10_000)
-    assert min(SHORT.values()) >= 3
+    assert min(SHORT.values()) >= 2
 
 
 def test_a_case_is_the_same_each_time(bench: Bench) -> None:

@@ -18,7 +18,7 @@ from terrazzo.data.importers import ade20k, bdd100k, camvid, cityscapes, coco, f
 from terrazzo.data.importers.checking import listed
 from terrazzo.data.importers.copying import carry_out
 from terrazzo.data.importers.planning import Plan, Wanted
-from terrazzo.errors import UsageError, unknown_name
+from terrazzo.errors import UsageError, shown, unknown_name
 from terrazzo.storage import refuse_existing
 
 
@@ -109,12 +109,12 @@ def run(
         if link and planned.write is not None:
             raise UsageError("A table holds its images as bytes: there is nothing to link.", found="--link")
         for note in planned.notes:
-            print(note, file=sys.stderr)
+            print(shown(note), file=sys.stderr)
         damaged = carry_out(
             planned, Path(out), link=link, drop_damaged=drop_damaged, exif=exif, workers=workers
         )
         for note in planned.seen():
-            print(note, file=sys.stderr)
+            print(shown(note), file=sys.stderr)
     if damaged:
         lines = "\n  ".join(listed(damaged))
         where = ", and named in dataset.json" if planned.write is None else ""

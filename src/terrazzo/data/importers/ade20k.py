@@ -225,7 +225,7 @@ def _named(files: Mapping[str, Origin]) -> dict[int, str]:
             for one in json.loads(read(origin).decode("utf-8", errors="replace"))["annotation"]["object"]:
                 if int(one["parts"]["part_level"]) == 0:
                     named.setdefault(int(one["name_ndx"]), " ".join(str(one["name"]).split()))
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise DatasetFormatError(
                 f"{origin} does not name its objects.",
                 found=f"{type(error).__name__}: {error}",
