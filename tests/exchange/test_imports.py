@@ -182,7 +182,7 @@ def cvat(project: Project, inside: str, *, head: str = "", version: str = "1.1")
 
 def test_cvats_shapes_are_painted_from_the_lowest_z_order(project: Project) -> None:
     inside = (
-        '<box label="car" xtl="2" ytl="6" xbr="6" ybr="9" z_order="2"/>'
+        '<box label=" car " xtl="2" ytl="6" xbr="6" ybr="9" z_order="2"/>'
         '<polygon label="road" points="0,5;14,5;14,10;0,10" z_order="0"/>'
         '<mask label="sign" rle="1, 2, 1, 1, 1" left="10" top="0" width="3" height="2" z_order="1"/>'
         '<points label="dot" points="1,1"/>'

@@ -296,6 +296,8 @@ def test_a_prediction_becomes_the_label_only_where_nobody_drew(project: Project)
     assert not project.prelabel(B, guess * 2, model="ef56")
     with pytest.raises(MaskValueError, match="ids that are no category"):
         project.prelabel(C, guess * 9, model="ab12")
+    with pytest.raises(UsageError, match="A model is known by its hash"):
+        project.prelabel(A, guess, model="../model")
     with pytest.raises(MaskValueError, match="The confidence for"):
         project.prelabel(C, guess, confidence[:5], model="ab12")
 

@@ -103,7 +103,9 @@ def let_in(project: Project, arrivals: Arrivals, *, author: str | None = None) -
     kept: list[str] = []
     with project.store.transaction() as db:
         added = [
-            _add(project, kind, author) for kind in arrivals.kinds if kind.name not in project.categories
+            _add(project, kind, author)
+            for kind in arrivals.kinds
+            if kind.name.strip() not in project.categories
         ]
         by_name = {one.name: one for one in project.categories}
         new = project.add_images([one.image for one in arrivals.samples], author=author)
@@ -148,7 +150,7 @@ def as_label(drawn: Drawn, by_name: dict[str, Category]) -> tuple[NDArray[np.uin
         name = drawn.kinds.get(number)
         if number == 0 or name is None:
             continue
-        category = by_name[name]
+        category = by_name[name.strip()]  # as categories are called: without blanks around
         known = None if category.has_instances else one_of.get(category.id)
         if known is None:
             known = len(annotations) + 1
@@ -204,7 +206,7 @@ def _add(project: Project, kind: Kind, author: str | None) -> str:
     project.categories.add(
         kind.name, color=kind.color, has_instances=kind.has_instances, is_ignore=kind.is_ignore, author=author
     )
-    return kind.name
+    return kind.name.strip()
 
 
 def _other_size(one: Arrival, drawn: Drawn, size_hw: tuple[int, int]) -> MaskSizeError:

@@ -19,6 +19,7 @@ from terrazzo.project.operations import Written
 from terrazzo.project.samples import entry
 from terrazzo.project.store import Store, now
 from terrazzo.project.tiles import as_object_map
+from terrazzo.project.trees import SOURCE
 
 MAX_NAME = 200  # characters
 UNTOUCHED = ("todo", "prelabelled")  # nobody drew
@@ -67,6 +68,8 @@ class Predictions:
         its hash, hex, by which objects are marked. labelset: "model:HASH" where None.
         """
         source = f"model:{model}"
+        if not SOURCE.fullmatch(source):
+            raise UsageError("A model is known by its hash.", found=f"{model!r:.80}", expected="hex digits")
         called = source if labelset is None else labelset
         if not isinstance(called, str) or not 0 < len(called) <= MAX_NAME or not called.isprintable():
             raise UsageError(f"A labelset is called by 1 to {MAX_NAME} characters.", found=f"{called!r:.80}")
