@@ -63,7 +63,7 @@ def main() -> int:
             f"{len(images)} images of CamVid, SegFormer-B0 at 512x512, {args.threads} threads of {processor}"
         )
         theirs = peer(model, folder / "images", folder / "theirs", args.threads)
-        print(f"  pipeline        {theirs['images'] / theirs['seconds']:7.2f} images/s")
+        print(f"  {'f32, pipeline':16} {theirs['images'] / theirs['seconds']:7.2f} images/s")
         results, is_reached = {}, True
         for precision in args.precisions:
             seconds = ours(model, images, folder / precision, precision)
@@ -76,7 +76,7 @@ def main() -> int:
             }
             is_reached &= ratio >= TARGETS[precision]
             print(
-                f"  terrazzo {precision:6} {len(images) / seconds:7.2f} images/s, {ratio:.1f}x, target "
+                f"  {precision + ', terrazzo':16} {len(images) / seconds:7.2f} images/s, {ratio:.1f}x, target "
                 f"{TARGETS[precision]:.0f}x; {100 * results[precision]['equal_pixels']:.3f} % of the pixels equal"
             )
     card: dict[str, Any] = {

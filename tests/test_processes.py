@@ -291,7 +291,9 @@ def test_a_process_that_fails_in_a_step_saves_the_steps_before(folder: Path) -> 
 def test_processes_without_memory_save_once_and_tell_one_error(folder: Path) -> None:
     assert codes(folder, "starved-2") == [1, 1]
     text = "".join(said(folder, "starved-2"))
-    assert text.count("Error") == 1
+    assert (
+        len(re.findall(r"^\w*Error: ", text, re.MULTILINE)) == 1
+    )  # torch may chatter of lines that were cut
     assert "TrainingError: cpu ran out of memory at step 3 of 4." in text
     assert "The run keeps its checkpoint of step 2." in text
     assert Run.open(folder / "starved-2").step == 2

@@ -171,7 +171,16 @@ def wrong(rng: random.Random, value: Any) -> Any:
         Deep(rng.randrange(2)),
     ]
     if isinstance(value, bool | int | float) and rng.random() < 0.6:
-        return rng.choice((*NUMBERS, -value, value + 1, value * 1000, str(value), float(value)))
+        return rng.choice(
+            (
+                *NUMBERS,
+                -value,
+                value + 1,
+                value * 1000,
+                str(value),
+                float(value) if abs(value) < 2**53 else 0.5,
+            )
+        )
     if isinstance(value, str) and rng.random() < 0.6:
         return rng.choice((*TEXTS, value + rng.choice(TEXTS), value.upper(), value[:-1], value * 100))
     if isinstance(value, list) and rng.random() < 0.6:

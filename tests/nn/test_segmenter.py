@@ -122,6 +122,10 @@ def test_a_spec_of_absurd_width_costs_no_memory(saved: Path):
         ({"head": {"chanels": 16, "channels": 16}}, r"'chanels': did you mean 'channels'\?"),
         ({"head": {"channels": -3}}, r"The head of pspnet cannot be built\.\n  found: channels=-3"),
         ({"head": {"channels": "wide"}}, r"The head of pspnet cannot be built\."),
+        (
+            {"auxiliary": {"channels": 8, "in_index": 2, "num_convs": 2**63}},
+            r"auxiliary head cannot be built\.\n  found: num_convs=9,223,372,.*\n  expected: num_convs up to 64",
+        ),
         ({"auxiliary": {"channels": 8, "in_index": 7}}, r"The auxiliary head cannot be built\."),
         ({"backbone": {"kind": "resnet", "depth": 51}}, r"There is no ResNet of depth 51\."),
     ],

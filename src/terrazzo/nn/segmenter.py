@@ -53,6 +53,8 @@ HEADS: Mapping[str, type[nn.Module]] = {
     "unet": FCNHead,
     "segformer-conv": SegFormerConvHead,
 }
+WIDEST = 1 << 14  # of the numbers in a spec: channels, strides, depths; a file may hold any
+MOST = {"num_convs": 64, "num_stages": 8}
 KEYS = ("architecture", "backbone", "head", "auxiliary", "dropout", "align_corners")  # of a spec
 
 
@@ -170,6 +172,15 @@ def _made(kind: type[nn.Module], what: str, given: Mapping[str, Any], **common: 
     parameters = {name: one for name, one in inspect.signature(kind).parameters.items() if name not in common}
     required = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty]
     _check_keys(what, given, required, list(parameters))
+    large = [
+        name for name, value in given.items() if isinstance(value, int) and value > MOST.get(name, WIDEST)
+    ]
+    if large:
+        raise UsageError(
+            f"{what} cannot be built.",
+            found=", ".join(f"{name}={given[name]:,}" for name in large),
+            expected=", ".join(f"{name} up to {MOST.get(name, WIDEST):,}" for name in large),
+        )
     try:
         return kind(**common, **given)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -364,3 +364,19 @@ def test_the_command_line_says_what_it_read(
     ]  # by hand: car and person are 4 of 5 labelled pixels
     assert (tmp_path / "folders-sheet.png").is_file()
     assert not (tmp_path / "out").exists()
+
+
+def test_what_would_not_open_as_a_data_set_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where all images are frames of one drive, and there is no val."""
+
+    def refuses(folder: Path) -> None:
+        assert (folder / "dataset.json").is_file()
+        raise DatasetFormatError("There is nothing to split.")
+
+    raw = write(tmp_path / "raw", {"train/a": IDS, "val/b": IDS})
+    monkeypatch.setattr("terrazzo.data.open.open_dataset", refuses)
+    with pytest.raises(DatasetFormatError, match="nothing to split"):
+        run(raw, classes=names_file(tmp_path, "road\ncar\nperson\n"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["names.txt", "raw"]

@@ -43,8 +43,10 @@ def carry_out(
     link: hard links instead of copies; where the disk cannot (another disk), files are copied; pieces are written in
     any case. drop_damaged: damaged pairs are left out, and named in dataset.json under "extra"; otherwise a DataError
     lists them. exif: masks drawn on an image as it is stored are turned as EXIF turns it. workers: pairs at a time, in
-    threads; -1 is one per core. Each holds one pair in memory.
+    threads; -1 is one per core. Each holds one pair in memory. What would not open as a data set is refused as well.
     """
+    from terrazzo.data.open import open_dataset
+
     refuse_existing(out)
     pairs = [(split, pair) for split, members in plan.pairs.items() for pair in members]
     damaged: dict[str, DataError] = {}
@@ -62,6 +64,9 @@ def carry_out(
                 damaged[f"{split}/{pair.name}"] = error
         _refuse(damaged, len(pairs), drop_damaged=drop_damaged)
         write_description(beside, _described(plan, damaged))
+        open_dataset(
+            beside
+        )  # what does not open is not there: one drive alone cannot be divided, for instance
     return damaged
 
 
