@@ -226,6 +226,7 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             told = _as_told(error, pulse)
             pulse.stop()
             dist.destroy_process_group()
+            pulse.linger()
         if told is error:
             raise
         raise told from error

@@ -22,6 +22,7 @@ from terrazzo.launcher import Place
 # seconds
 BEAT = 3.0
 SILENCE = 40.0  # without a beat, and a neighbour is taken for dead; with GRACE, less than a minute
+FAREWELL = 3.0  # that process 0 stays after an error, for the others to hear that it is told
 GRACE = 10.0  # for the main thread to end by itself once somebody has ended
 
 
@@ -56,6 +57,15 @@ class Pulse:
             return self._store.add("over", 1) == 1
         except RuntimeError:  # the store is gone with its process: nobody can be asked
             return True
+
+    def linger(self) -> None:
+        """Keep the store, where process 0 holds it, until all asked whose part it is to tell, or FAREWELL is over."""
+        if self.rank or "TORCHELASTIC_RUN_ID" in os.environ:  # there the launcher keeps it
+            return
+        until = time.monotonic() + FAREWELL
+        with contextlib.suppress(RuntimeError):
+            while self._store.add("over", 0) < self.world and time.monotonic() < until:
+                time.sleep(0.05)
 
     @contextmanager
     def first(self) -> Iterator[bool]:
