@@ -40,7 +40,7 @@ FINAL = (  # errors that another attempt would meet again
     ValueError,
     AssertionError,
     AttributeError,
-    NotImplementedError,
+    RuntimeError,  # no word of any network; fsspec's for what a protocol does not offer is one of these
     MemoryError,
 )
 FINAL_NAMES = ("NoCredentialsError", "OfflineModeIsEnabled", "GatedRepoError", "RepositoryNotFoundError")
@@ -340,14 +340,12 @@ def _told(url: str, error: BaseException) -> TerrazzoError:
             found=_say(error),
             hint="Log in as the protocol's own client does: `aws configure`, `gcloud auth`, `hf auth login`.",
         )
-    if isinstance(error, NotImplementedError):  # fsspec's answer for what a protocol does not offer
-        return UnreadableFileError(
-            f"{url} cannot be read through {protocol_of(url)}://.",
-            found=_say(error),
-            expected="a protocol that lists folders and gives parts of files",
-            hint="Copy it to this machine first, and name the copy.",
-        )
-    return UnreadableFileError(f"{url} cannot be read.", found=_say(error))
+    return UnreadableFileError(
+        f"{url} cannot be read through {protocol_of(url)}://.",
+        found=_say(error),
+        expected="a protocol that lists folders and gives parts of files",
+        hint="Copy it to this machine first, and name the copy.",
+    )
 
 
 def _say(error: BaseException) -> str:
