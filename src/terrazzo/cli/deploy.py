@@ -2,7 +2,12 @@
 
 from argparse import ArgumentTypeError, Namespace
 
-from terrazzo.cli.models import DEVICE, MODEL
+from terrazzo.cli.looking import (
+    MODEL,
+    config_argument,
+    device_arguments,
+    show,
+)
 from terrazzo.cli.parsing import Command, Parser, count, one_of
 
 
@@ -69,11 +74,7 @@ def _export_arguments(parser: Parser) -> None:
         type=share,
         help="least share of equal labels, instead of 0.9999 (f32), 0.995 (f16), 0.98 (bf16), 0.95 (int8)",
     )
-    parser.add_argument(
-        "--config",
-        metavar="FILE.py",
-        help="of a .pth that does not hold its config's text; it is read, never run",
-    )
+    config_argument(parser)
 
 
 def _export(arguments: Namespace) -> None:
@@ -109,19 +110,8 @@ def _profile_arguments(parser: Parser) -> None:
     parser.add_argument("--out", metavar="FILE.png", help="the picture of it")
     parser.add_argument("--repeats", metavar="N", type=count, default=20, help="20 by default")
     parser.add_argument("--json", action="store_true", help="print percentiles as JSON instead of a table")
-    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
-    parser.add_argument(
-        "--precision",
-        metavar="f32|bf16|f16",
-        type=one_of("precision", "f32", "bf16", "f16"),
-        default="f32",
-        help="f32 by default",
-    )
-    parser.add_argument(
-        "--config",
-        metavar="FILE.py",
-        help="of a .pth that does not hold its config's text; it is read, never run",
-    )
+    device_arguments(parser)
+    config_argument(parser)
 
 
 def _profile(arguments: Namespace) -> None:
@@ -136,12 +126,7 @@ def _profile(arguments: Namespace) -> None:
         config=arguments.config,
         out=arguments.out,
     )
-    if arguments.json:
-        import json
-
-        print(json.dumps(measured.to_json(), indent=1))
-    else:
-        print(measured.table())
+    show(measured, as_json=arguments.json)
 
 
 COMMANDS = (

@@ -3,6 +3,15 @@
 from argparse import Namespace
 from typing import Any
 
+from terrazzo.cli.looking import (
+    DEVICE,
+    MODEL,
+    backend_argument,
+    config_argument,
+    device_arguments,
+    show,
+    window_arguments,
+)
 from terrazzo.cli.parsing import (
     Command,
     Parser,
@@ -13,12 +22,6 @@ from terrazzo.cli.parsing import (
     recipe_and_overrides,
     whole_number,
 )
-
-MODEL = (
-    "a run (its best checkpoint), a model folder, an exported one, a Hub id such as user/name, or a .pth of "
-    "MMSegmentation's"
-)
-DEVICE = "auto (the default: CUDA, then Apple's MPS, then the CPU), cpu, cuda, cuda:1, mps"
 
 
 def _train_arguments(parser: Parser) -> None:
@@ -147,12 +150,7 @@ def _evaluate(arguments: Namespace) -> None:
         precision=arguments.precision,
         backend=arguments.backend,
     )
-    if arguments.json:
-        import json
-
-        print(json.dumps(report.to_json(), indent=1))
-    else:
-        print(report.table())
+    show(report, as_json=arguments.json)
 
 
 def _predict_arguments(parser: Parser) -> None:
@@ -230,23 +228,9 @@ def _predict(arguments: Namespace) -> None:
 
 def _look_arguments(parser: Parser) -> None:
     """Add what evaluating and predicting share: how the model looks at an image."""
-    _config_argument(parser)
-    look = parser.add_mutually_exclusive_group()
+    config_argument(parser)
     text = "instead of what the model's recipe says"
-    look.add_argument(
-        "--windows",
-        dest="inference",
-        action="store_const",
-        const="windows",
-        help=f"in overlapping windows, {text}",
-    )
-    look.add_argument(
-        "--whole",
-        dest="inference",
-        action="store_const",
-        const="whole",
-        help=f"the whole image at once, {text}",
-    )
+    window_arguments(parser, text)
     parser.add_argument(
         "--blend",
         metavar="uniform|smooth",
@@ -263,21 +247,8 @@ def _look_arguments(parser: Parser) -> None:
         "--flip", action="store_true", help="look at each image also mirrored, and average: twice the work"
     )
     parser.add_argument("--batch", metavar="N", type=count, help="images (or windows) per pass")
-    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
-    parser.add_argument(
-        "--precision",
-        metavar="f32|bf16|f16",
-        type=one_of("precision", "f32", "bf16", "f16"),
-        default="f32",
-        help="f32 by default; the others are faster where the device knows them, and differ in the last digits",
-    )
-    parser.add_argument(
-        "--backend",
-        metavar="auto|torch|openvino|onnx",
-        type=one_of("backend", "auto", "torch", "openvino", "onnx"),
-        default="auto",
-        help="what runs the network; auto (the default): the fastest for the device that is installed",
-    )
+    device_arguments(parser)
+    backend_argument(parser)
 
 
 def _looks(arguments: Namespace) -> dict[str, Any]:
@@ -289,20 +260,12 @@ def _looks(arguments: Namespace) -> dict[str, Any]:
     return {"flip": True if arguments.flip else None, "blend": arguments.blend}
 
 
-def _config_argument(parser: Parser) -> None:
-    parser.add_argument(
-        "--config",
-        metavar="FILE.py",
-        help="of a .pth that does not hold its config's text; it is read, never run",
-    )
-
-
 def _convert_arguments(parser: Parser) -> None:
     parser.add_argument("source", metavar="MODEL", help=MODEL)
     parser.add_argument(
         "--out", metavar="DIR", required=True, help="the model folder, made here, whole or not at all"
     )
-    _config_argument(parser)
+    config_argument(parser)
 
 
 def _convert(arguments: Namespace) -> None:

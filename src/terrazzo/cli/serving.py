@@ -4,8 +4,13 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from terrazzo.cli.models import DEVICE, MODEL
-from terrazzo.cli.parsing import Command, Parser, count, one_of, whole_number
+from terrazzo.cli.looking import (
+    MODEL,
+    backend_argument,
+    device_arguments,
+    window_arguments,
+)
+from terrazzo.cli.parsing import Command, Parser, count, whole_number
 from terrazzo.errors import MissingPathError, UsageError
 
 MEGA = 1_000_000
@@ -52,37 +57,9 @@ def _serve_arguments(parser: Parser) -> None:
         help="images that one pass may hold; by default 1 on a CPU, 8 on a GPU",
     )
     parser.add_argument("--max-megapixels", metavar="N", type=count, help="of one image; 64 by default")
-    look = parser.add_mutually_exclusive_group()
-    text = "instead of what the models' recipes say"
-    look.add_argument(
-        "--windows",
-        dest="inference",
-        action="store_const",
-        const="windows",
-        help=f"in overlapping windows, {text}",
-    )
-    look.add_argument(
-        "--whole",
-        dest="inference",
-        action="store_const",
-        const="whole",
-        help=f"the whole image at once, {text}",
-    )
-    parser.add_argument(
-        "--backend",
-        metavar="auto|torch|openvino|onnx",
-        type=one_of("backend", "auto", "torch", "openvino", "onnx"),
-        default="auto",
-        help="what runs the networks; auto (the default): the fastest that is installed",
-    )
-    parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
-    parser.add_argument(
-        "--precision",
-        metavar="f32|bf16|f16",
-        type=one_of("precision", "f32", "bf16", "f16"),
-        default="f32",
-        help="f32 by default; the others are faster where the device knows them, and differ in the last digits",
-    )
+    window_arguments(parser, "instead of what the models' recipes say")
+    backend_argument(parser)
+    device_arguments(parser)
 
 
 def _serve(arguments: Namespace) -> None:
