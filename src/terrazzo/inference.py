@@ -40,7 +40,7 @@ from terrazzo.errors import (
 from terrazzo.exported import find_exported
 from terrazzo.images import decode_image, read_image
 from terrazzo.kernels.resize_argmax import resize_argmax
-from terrazzo.kernels.threads import default_threads
+from terrazzo.kernels.threads import MOST_PASSES, default_threads
 from terrazzo.nn.weights import described, read_model
 from terrazzo.prediction import Prediction
 from terrazzo.recipe import EvalConfig, Recipe
@@ -54,7 +54,6 @@ Image = NDArray[Any]
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST_PASSES = 8  # at a time: each holds its activations
 RECIPE = "recipe.json"  # what makes a folder a run
 
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 
+MOST_PASSES = 8  # of a network beside each other on a CPU: each holds its activations
+
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}  # (process id, workers) -> pool
 _lock = threading.Lock()
 
@@ -35,13 +37,20 @@ def shared_by(workers: int) -> Iterator[None]:
 
     For the whole process: torch keeps one count.
     """
-    torch: Any = sys.modules["torch"]
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // workers))
+    before = default_threads()
+    use_threads(max(1, before // workers))
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        use_threads(before)
+
+
+def use_threads(count: int) -> None:
+    """Let torch, and our kernels after it, use `count` threads from now on, in the whole process."""
+    import torch
+
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def spread(

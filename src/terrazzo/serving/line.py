@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from terrazzo.kernels.threads import default_threads
+from terrazzo.kernels.threads import MOST_PASSES, default_threads, use_threads
 from terrazzo.serving.answers import Answer
 from terrazzo.serving.limits import Limits
 from terrazzo.serving.problems import busy
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from terrazzo.inference import Named, Predictor
 
 HANDS = 2  # threads that decode and encode
-MOST_PASSES = 8  # at a time, on a CPU: each holds its activations
 GPU_BATCH, GPU_PASSES = 8, 2  # one is prepared while the other runs
 SMOOTHING = 0.1  # weight of the newest image in the seconds an image takes
 
@@ -301,11 +300,3 @@ class Line:
     def _time(self, job: Job, stage: str, begun: float) -> None:
         job.seconds[stage] = time.monotonic() - begun
         self.tally.observe("terrazzo_stage_seconds", job.seconds[stage], model=job.model.name, stage=stage)
-
-
-def use_threads(count: int) -> None:
-    """Let torch, and our kernels after it, use so many threads in the thread that asks."""
-    import torch
-
-    if torch.get_num_threads() != count:
-        torch.set_num_threads(count)
