@@ -19,8 +19,9 @@ from terrazzo.inference import Predictor
 from terrazzo.serving.gate import Door
 from terrazzo.serving.limits import Limits
 from terrazzo.serving.line import Model
-from terrazzo.serving.server import bind, run
+from terrazzo.serving.running import run
 from terrazzo.serving.service import Service
+from terrazzo.web.server import bind
 
 COLORS = Classes(("red", "green", "blue"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
 NAN_GREY = 77  # an image that holds this value in its first pixel breaks its pass
@@ -99,7 +100,7 @@ def served(
     named = {"rgb": Predictor(backend, COLORS, name="rgb"), **(models or {})}
     service = Service([Model(name, one) for name, one in named.items()], limits or Limits())
     stop = threading.Event()
-    with bind("127.0.0.1", 0) as listener:
+    with bind("127.0.0.1", 0, command="") as listener:
         port = listener.getsockname()[1]
         thread = threading.Thread(
             target=run, args=(service, door or Door.of("127.0.0.1"), listener), kwargs={"stop": stop}

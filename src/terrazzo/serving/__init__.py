@@ -1,7 +1,6 @@
 """A model behind HTTP, and a page to try it: `terrazzo serve MODEL …`.
 
     limits.py     what one client may ask of the machine
-    problems.py   what is refused, in four parts, as RFC 9457 problem details
     gate.py       who may come in: Host, Origin, token; what every answer carries
     uploads.py    the body of a request to the bytes of one image
     line.py       the line of jobs: decoded, seen together, encoded, outside the event loop
@@ -10,11 +9,12 @@
     service.py    one request, from its first byte to its answer
     examples.py   images to try without having one
     app.py        the routes
-    server.py     sockets, patience, signals, and the end
+    running.py    from the first request to the last
     static/       the page
 
-Nothing is kept between requests, so any number of servers may stand behind any balancer. Nothing is fetched: an image
-is sent, never named by a URL. This package needs `pip install "terrazzo[deploy]"`, but for this page.
+Refusals, names, sockets and signals stand in web/. Nothing is kept between requests, so any number of servers may stand
+behind any balancer. Nothing is fetched: an image is sent, never named by a URL. This package needs
+`pip install "terrazzo[deploy]"`, but for this page.
 """
 
 import os
@@ -58,11 +58,14 @@ def serve(
     """
     _check_installed()
     from terrazzo.serving.gate import Door
-    from terrazzo.serving.server import bind, run
+    from terrazzo.serving.running import run
     from terrazzo.serving.service import Service
+    from terrazzo.web.server import bind
 
     door = Door.of(host, token=token, names=names)
-    with bind(host, port) as listener:  # before models are loaded: a port that is taken is told at once
+    with bind(
+        host, port, command="terrazzo serve MODEL --port 0"
+    ) as listener:  # before models are loaded: a port that is taken is told at once
         opened = _opened(models, inference, backend=backend, device=device, precision=precision)
         run(Service(opened, limits or Limits(), examples=examples), door, listener)
 

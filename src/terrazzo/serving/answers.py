@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from terrazzo.errors import unknown_name
 from terrazzo.images import encode_image, encode_mask
-from terrazzo.serving.problems import RefusalError
+from terrazzo.web.problems import RefusalError
 
 if TYPE_CHECKING:
     from terrazzo.prediction import Prediction

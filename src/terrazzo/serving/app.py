@@ -24,8 +24,8 @@ from terrazzo import __version__
 from terrazzo.errors import TerrazzoError
 from terrazzo.serving.answers import ANSWERS
 from terrazzo.serving.gate import Door, Gate
-from terrazzo.serving.problems import RefusalError, problem, refusal_of
 from terrazzo.serving.service import Service
+from terrazzo.web.problems import RefusalError, problem, refusal_of
 
 STATIC = Path(__file__).parent / "static"
 FRESH = {"Cache-Control": "no-cache"}  # files may be newer after an update: ask, and be told "as it was"

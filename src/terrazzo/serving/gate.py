@@ -1,41 +1,37 @@
 """Who may come in, and what every answer carries.
 
-Host: a page of another site can make a browser ask 127.0.0.1 under a name of its own (DNS rebinding), so names that are
-not ours are refused; addresses cannot be rebound. Origin: a page of another site may not spend this machine's time.
-Token: needed wherever others can reach the server. Browsers get a cookie made from it, worth nothing elsewhere.
+Host and Origin: see `web/doors.py`. Token: needed wherever others can reach the server. Browsers get a cookie made from
+it, worth nothing elsewhere.
 """
 
 import hashlib
 import hmac
-import ipaddress
-import socket
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from terrazzo.errors import UsageError
-from terrazzo.serving.problems import RefusalError, problem
 from terrazzo.serving.tally import Tally
+from terrazzo.web.doors import (
+    OPEN,
+    headers_of,
+    is_loopback,
+    is_secure,
+    names_of,
+    refuse_strangers,
+    with_headers,
+)
+from terrazzo.web.problems import RefusalError, problem
 
 COOKIE = "terrazzo"
 SHORTEST_TOKEN = 16
-OPEN = ("/healthz", "/readyz")  # for those who watch whether the server lives; they tell nothing else
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "media-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
-}
+HOW = "Whoever starts it names it: terrazzo serve MODEL --name HOST"
 
 
 @dataclass(frozen=True)
@@ -68,30 +64,13 @@ class Door:
                 command="python -c 'import secrets; print(secrets.token_hex(16))' > token\n"
                 f"terrazzo serve MODEL --host {host} --token-file token",
             )
-        known = {*LOOPBACK, *names}
-        if not is_loopback(host):
-            known |= {host, socket.gethostname()}
-        return cls(frozenset(name.lower() for name in known), token)
+        return cls(names_of(host, names), token)
 
     def refuse(self, method: str, path: str, headers: dict[str, str]) -> RefusalError | None:
         """Return why a request may not come in, or None."""
-        host = headers.get("host", "")
-        if not self._knows(host):
-            return RefusalError(
-                421,
-                "The server is not known by this name.",
-                kind="unknown-host",
-                found=f"Host: {host[:80]}",
-                hint="Whoever starts it names it: terrazzo serve MODEL --name HOST",
-            )
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return RefusalError(
-                403,
-                "Pages of other sites may not ask this server.",
-                kind="other-origin",
-                found=f"Origin: {origin[:80]}",
-            )
+        refusal = refuse_strangers(self.names, headers, how=HOW)
+        if refusal is not None:
+            return refusal
         if path in OPEN or self.token is None or self._has_token(headers):
             return None
         return RefusalError(
@@ -122,13 +101,6 @@ class Door:
             return False
         return kept is not None and hmac.compare_digest(kept.value.encode(), self.cookie.encode())
 
-    def _knows(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            return False
-        return "*" in self.names or name.lower() in self.names or _is_address(name)
-
 
 class Gate:
     """Lets in who may, adds `HEADERS`, counts and times; no error gets past it without an answer."""
@@ -147,10 +119,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", []),
-                    *((name.lower().encode(), value.encode()) for name, value in HEADERS.items()),
-                ]
+                message = with_headers(message)
             await send(message)
 
         state = scope.setdefault("state", {})
@@ -168,7 +137,7 @@ class Gate:
             self.tally.observe("terrazzo_request_seconds", time.monotonic() - begun, route=route)
 
     async def _inside(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = headers_of(scope)
         entry = self._entry(scope, headers)
         if entry is not None:
             await entry(scope, receive, send)
@@ -188,26 +157,8 @@ class Gate:
         ):
             return None
         response = RedirectResponse("/", status_code=303)
-        secure = scope.get("scheme") == "https" or headers.get("x-forwarded-proto") == "https"
+        secure = is_secure(scope, headers)
         response.set_cookie(
             COOKIE, self.door.cookie, httponly=True, samesite="strict", secure=secure, path="/"
         )
         return response
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server that listens on `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True

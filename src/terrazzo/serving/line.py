@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 from terrazzo.kernels.threads import MOST_PASSES, default_threads, use_threads
 from terrazzo.serving.answers import Answer
 from terrazzo.serving.limits import Limits
-from terrazzo.serving.problems import busy
 from terrazzo.serving.tally import Tally
 from terrazzo.serving.uploads import decode
+from terrazzo.web.problems import busy
 
 if TYPE_CHECKING:
     from terrazzo.inference import Named, Predictor

@@ -16,9 +16,9 @@ from terrazzo.serving.answers import Answer, answer_named
 from terrazzo.serving.examples import Examples
 from terrazzo.serving.limits import Limits
 from terrazzo.serving.line import Job, Line, Model
-from terrazzo.serving.problems import RefusalError, busy, problem, refusal_of
 from terrazzo.serving.tally import Tally
 from terrazzo.serving.uploads import Intake, refuse_forms
+from terrazzo.web.problems import RefusalError, busy, problem, refusal_of
 
 WARM_HW = (480, 640)  # of the image that a model sees before anyone else's: the examples' size
 GONE = 499  # nobody reads this status: the client has left
@@ -46,6 +46,10 @@ class Service:
     def is_ready(self) -> bool:
         """Whether images are taken."""
         return not self.is_stopping and self.line.is_alive
+
+    def begin_to_stop(self) -> None:
+        """Take no more images."""
+        self.is_stopping = True
 
     def warm_up(self) -> None:
         """Let every model see an image, so that what is compiled on first use is compiled before the first client."""

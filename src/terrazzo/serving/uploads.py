@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from terrazzo.errors import ImageFormatError, nearest
 from terrazzo.images import size_of
 from terrazzo.serving.limits import Limits
-from terrazzo.serving.problems import RefusalError, busy
+from terrazzo.web.problems import RefusalError, busy
 
 if TYPE_CHECKING:
     from terrazzo.inference import Named, Predictor

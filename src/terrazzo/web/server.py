@@ -8,28 +8,28 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
 import h11
 import uvicorn
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from terrazzo.errors import UsageError
-from terrazzo.serving.app import create_app
-from terrazzo.serving.gate import Door, is_loopback
-from terrazzo.serving.service import Service
 
 BACKLOG = 4096
 IDLE_SECONDS = 75  # of a connection between requests: longer than balancers keep theirs, usually 60
 FILES = 65536  # open sockets to ask the system for, where it allows as many
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket; raises UsageError where the address is no address of this machine, or taken."""
+def bind(host: str, port: int, *, command: str) -> socket.socket:
+    """Return a listening socket; raises UsageError where the address is no address of this machine, or taken.
+
+    command: what to type for any free port.
+    """
     if not 0 <= port <= 65535:
         raise UsageError(f"There is no port {port}.", expected="0 to 65535; 0 takes any free one")
     try:
@@ -51,20 +51,16 @@ def bind(host: str, port: int) -> socket.socket:
             f"The server cannot listen on {host}, port {port}.",
             found=error.strerror or str(error),
             hint="Another program may have the port. Any free one:",
-            command="terrazzo serve MODEL --port 0",
+            command=command,
         ) from error
     return listener
 
 
-def run(
-    service: Service, door: Door, listener: socket.socket, *, stop: threading.Event | None = None
-) -> None:
-    """Serve until a signal (or `stop`), then finish what is in flight, for `limits.stop_seconds` at most."""
-    service.warm_up()
-    _allow_many_files()
-    config = uvicorn.Config(
-        create_app(service, door),
-        http=patient(service),
+def settings(app: ASGIApp, *, head_seconds: float, stop_seconds: float) -> uvicorn.Config:
+    """Return how uvicorn serves an application of ours."""
+    return uvicorn.Config(
+        app,
+        http=patient(head_seconds),
         ws="none",
         lifespan="off",
         loop="asyncio",
@@ -74,32 +70,25 @@ def run(
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         server_header=False,
-        timeout_graceful_shutdown=max(1, round(service.limits.stop_seconds)),
+        timeout_graceful_shutdown=max(1, round(stop_seconds)),
     )
-    server = Server(config, service, stop)
+
+
+def address_of(listener: socket.socket) -> str:
+    """Return the URL at which a listening socket is reached."""
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    names = ", ".join(
-        f"{model.name} ({len(model.predictor.classes)} classes, {model.predictor.eye.backend.says})"
-        for model in service.models.values()
-    )
-    print(f"Serving {names}: http://{shown}:{port}/", flush=True)
-    if not is_loopback(host):
-        print(
-            "Others can reach it, and nothing is encrypted: let a proxy speak https to them.", file=sys.stderr
-        )
-    server.run(sockets=[listener])
-    service.line.close(0)
-    total = int(service.tally.total("terrazzo_requests_total"))
-    print(f"Stopped after {total:,} request{'s' if total != 1 else ''}.", flush=True)
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, whose signals end in order; a second one ends at once."""
 
-    def __init__(self, config: uvicorn.Config, service: Service, stop: threading.Event | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, on_stop: Callable[[], None], stop: threading.Event | None
+    ) -> None:
+        """on_stop: called when the end begins, before what is in flight is finished. stop: ends it, once set."""
         super().__init__(config)
-        self.service, self.stop = service, stop
+        self.on_stop, self.stop = on_stop, stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,17 +107,22 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the end; at the second signal, end."""
         self.force_exit = self.should_exit
-        self.should_exit = self.service.is_stopping = True
+        self._begin_the_end()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop."""
         if self.stop is not None and self.stop.is_set():
-            self.should_exit = self.service.is_stopping = True
+            self._begin_the_end()
         return await super().on_tick(counter)
 
+    def _begin_the_end(self) -> None:
+        if not self.should_exit:
+            self.should_exit = True
+            self.on_stop()
 
-def patient(service: Service) -> type[H11Protocol]:
-    """Return uvicorn's HTTP/1.1, with `limits.head_seconds` of patience."""
+
+def patient(head_seconds: float) -> type[H11Protocol]:
+    """Return uvicorn's HTTP/1.1, with so much patience with the head of a request, and with bodies nobody reads."""
 
     class Patient(H11Protocol):
         patience: asyncio.TimerHandle | None = None
@@ -160,7 +154,7 @@ def patient(service: Service) -> type[H11Protocol]:
             if not (has_begun or is_late):
                 self._forget()
             elif self.patience is None:
-                self.patience = self.loop.call_later(service.limits.head_seconds, self._let_go)
+                self.patience = self.loop.call_later(head_seconds, self._let_go)
 
         def _forget(self) -> None:
             if self.patience is not None:
@@ -175,7 +169,7 @@ def patient(service: Service) -> type[H11Protocol]:
     return Patient
 
 
-def _allow_many_files() -> None:
+def allow_many_files() -> None:
     """A connection is an open file; many systems begin with 1,024 and allow more to those who ask."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # not on Windows
         import resource

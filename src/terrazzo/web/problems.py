@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from starlette.responses import Response
 
@@ -28,10 +29,12 @@ class RefusalError(TerrazzoError):
         hint: str | None = None,
         command: str | None = None,
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, Any] | None = None,
     ) -> None:
-        """kind: the end of the problem's `type`, such as "queue-full"."""
+        """kind: the end of the problem's `type`, such as "queue-full". members: what a program wants to know beside."""
         super().__init__(what, found=found, expected=expected, hint=hint, command=command)
-        self.status, self.kind, self.headers = status, kind, dict(headers or {})
+        self.status, self.kind = status, kind
+        self.headers, self.members = dict(headers or {}), dict(members or {})
 
 
 def busy(what: str, *, kind: str, seconds: float, status: int = 429) -> RefusalError:
@@ -54,10 +57,10 @@ def refusal_of(error: TerrazzoError) -> RefusalError:
     if isinstance(error, DataError):
         what = error.what.replace("The image 'upload'", "The upload").replace("'upload'", "The upload")
         return RefusalError(
-            422, what, kind=_kind(error), found=error.found, expected=error.expected
+            422, what, kind=kind_of(error), found=error.found, expected=error.expected
         )  # its hint speaks of files and folders
     return RefusalError(
-        status, error.what, kind=_kind(error), found=error.found, expected=error.expected, hint=error.hint
+        status, error.what, kind=kind_of(error), found=error.found, expected=error.expected, hint=error.hint
     )
 
 
@@ -70,6 +73,7 @@ def problem(refusal: RefusalError) -> Response:
         "status": refusal.status,
         "detail": str(refusal),
         **{name: part for name, part in parts.items() if part is not None},
+        **refusal.members,
     }
     body = json.dumps(told, ensure_ascii=False).encode()
     return Response(
@@ -77,6 +81,7 @@ def problem(refusal: RefusalError) -> Response:
     )
 
 
-def _kind(error: TerrazzoError) -> str:
+def kind_of(error: TerrazzoError) -> str:
+    """Return the end of a problem's `type`: "stale-revision" for StaleRevisionError."""
     words = re.findall(r"[A-Z][a-z0-9]*", type(error).__name__.removesuffix("Error"))
     return "-".join(words).lower() or "error"
