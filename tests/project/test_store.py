@@ -28,7 +28,7 @@ def test_a_new_project_has_the_journal_and_the_durability_that_are_promised(tmp_
         asked = {name: db.execute(f"PRAGMA {name}").fetchone()[0] for name in
                  ("journal_mode", "synchronous", "foreign_keys", "application_id", "user_version")}  # fmt: skip
     assert asked == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "application_id": 0x54525A4F,
-                     "user_version": 1}  # fmt: skip
+                     "user_version": schema.VERSION}  # fmt: skip
 
 
 def test_a_closed_project_is_one_file(tmp_path: Path) -> None:
@@ -80,7 +80,8 @@ def test_a_newer_format_is_refused_and_not_touched(tmp_path: Path) -> None:
     db.close()
     before = (tmp_path / "street.db").read_bytes()
     with pytest.raises(
-        ProjectError, match=r"written by a newer terrazzo.\n  found: format version 2\n  expected: 1"
+        ProjectError,
+        match=rf"written by a newer terrazzo.\n  found: format version {schema.VERSION + 1}\n  expected: \d",
     ):
         open_project(tmp_path / "street.db")
     assert (tmp_path / "street.db").read_bytes() == before
@@ -93,13 +94,14 @@ def test_an_older_format_becomes_the_newer_one_whole_or_not_at_all(
     step = (
         "ALTER TABLE samples ADD COLUMN priority REAL NOT NULL DEFAULT 0;\nCREATE TABLE later (a INTEGER);\n"
     )
-    monkeypatch.setattr(schema, "VERSION", 2)
-    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, step + "CREATE TABLE samples (a INTEGER);\n"))
+    known, version = schema.STEPS, schema.VERSION + 1
+    monkeypatch.setattr(schema, "VERSION", version)
+    monkeypatch.setattr(schema, "STEPS", (*known, step + "CREATE TABLE samples (a INTEGER);\n"))
     with pytest.raises(sqlite3.OperationalError, match="already exists"):
         open_project(tmp_path / "street.db")
-    monkeypatch.setattr(schema, "STEPS", (schema.STEPS[0], step))
+    monkeypatch.setattr(schema, "STEPS", (*known, step))
     with open_project(tmp_path / "street.db") as project, project.store.reading() as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        assert db.execute("PRAGMA user_version").fetchone() == (version,)
         assert db.execute("SELECT count(*), max(priority) FROM samples").fetchone() == (3, 0.0)
 
 

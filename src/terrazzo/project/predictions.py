@@ -17,12 +17,12 @@ from terrazzo.project import categories
 from terrazzo.project.labels import Labels
 from terrazzo.project.operations import Written
 from terrazzo.project.samples import entry
+from terrazzo.project.statuses import UNDRAWN
 from terrazzo.project.store import Store, now
 from terrazzo.project.tiles import as_object_map
 from terrazzo.project.trees import SOURCE
 
 MAX_NAME = 200  # characters
-UNTOUCHED = ("todo", "prelabelled")  # nobody drew
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ class Predictions:
             packed = tuple(zlib.compress(one_map, 1) for one_map in maps)
             values = (called, one.id, *packed, hashlib.sha256(b"".join(maps)).digest(), now())
             db.execute("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?, ?, ?, ?)", values)
-            if one.status not in UNTOUCHED:
+            if one.status not in UNDRAWN:
                 return None
             return self._labels.write_mask(name, offered, source=source, tool="model", status="prelabelled")
 

@@ -26,8 +26,10 @@ from terrazzo.project.issues import Issues
 from terrazzo.project.labels import Label, Labels
 from terrazzo.project.leases import Leases
 from terrazzo.project.migration import Migration, Plan
+from terrazzo.project.models import Models
 from terrazzo.project.operations import Operation, Written
 from terrazzo.project.predictions import Predictions
+from terrazzo.project.queue import Place, Queue
 from terrazzo.project.releases import Releases
 from terrazzo.project.samples import Entry, Samples
 from terrazzo.project.store import Store
@@ -48,6 +50,8 @@ class Project:
         self.labels = Labels(store, self._tiles)
         self.history = History(store, self._tiles, self.labels)
         self.predictions = Predictions(store, self.labels)
+        self.models = Models(store)
+        self.queue = Queue(store, self._tiles)
         self.leases = Leases(store)
         self.issues = Issues(store)
         self.releases = Releases(store, self._tiles, self.samples, self.name)
@@ -133,6 +137,10 @@ class Project:
     ) -> bool:
         """Keep what a model says; True where it also became the label, because nobody had drawn yet."""
         return self.predictions.add(name, mask, confidence, model=model) is not None
+
+    def next(self, order: str = "uncertainty", *, after: str | None = None) -> Place | None:
+        """Return the sample to draw on next, with the reason; None where all is done. See `queue.Queue.next`."""
+        return self.queue.next(order, after=after)
 
     # -- decisions ---------------------------------------------------------------------------------------------------
 

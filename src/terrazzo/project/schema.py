@@ -136,5 +136,56 @@ CREATE TRIGGER trees_stay BEFORE UPDATE ON trees BEGIN SELECT RAISE (ABORT, 'his
 CREATE TRIGGER tiles_last BEFORE DELETE ON tiles BEGIN SELECT RAISE (ABORT, 'history cannot be removed'); END;
 """
 
-STEPS: tuple[str, ...] = (_FIRST,)
+_MODELS = """
+CREATE TABLE models (
+  hash TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  path TEXT NOT NULL,
+  classes TEXT NOT NULL,
+  mapping TEXT NOT NULL,
+  report TEXT,
+  at TEXT NOT NULL,
+  is_detached INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE measures (
+  labelset TEXT NOT NULL,
+  sample INTEGER NOT NULL REFERENCES samples (id),
+  revision INTEGER NOT NULL,
+  against TEXT,
+  numbers TEXT NOT NULL,
+  features BLOB,
+  PRIMARY KEY (labelset, sample)
+) STRICT;
+
+CREATE TABLE disagreements (
+  labelset TEXT NOT NULL,
+  sample INTEGER NOT NULL REFERENCES samples (id),
+  x INTEGER NOT NULL,
+  y INTEGER NOT NULL,
+  width INTEGER NOT NULL,
+  height INTEGER NOT NULL,
+  pixels INTEGER NOT NULL,
+  label INTEGER NOT NULL,
+  predicted INTEGER NOT NULL,
+  confidence REAL NOT NULL,
+  verdict TEXT,
+  PRIMARY KEY (labelset, sample, x, y, label, predicted)
+) STRICT;
+CREATE INDEX disagreements_by_weight ON disagreements (labelset, pixels * confidence);
+
+CREATE TABLE queue (
+  labelset TEXT NOT NULL,
+  ordering TEXT NOT NULL,
+  sample INTEGER NOT NULL REFERENCES samples (id),
+  place INTEGER NOT NULL,
+  score REAL NOT NULL,
+  why TEXT NOT NULL,
+  is_random INTEGER NOT NULL,
+  PRIMARY KEY (labelset, ordering, sample)
+) STRICT;
+CREATE INDEX queue_places ON queue (labelset, ordering, place);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MODELS)
 VERSION = len(STEPS)

@@ -15,6 +15,7 @@ from terrazzo.project import audit
 Status = Literal["todo", "prelabelled", "in_progress", "labelled", "reviewed", "rejected", "skipped"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 FINISHED: tuple[Status, ...] = ("labelled", "reviewed")  # somebody says that the label is done
+UNDRAWN: tuple[Status, ...] = ("todo", "prelabelled")  # what stands there, if anything, is a model's
 MAX_REASON = 2000  # characters
 
 NEXT: Mapping[Status, tuple[Status, ...]] = {
