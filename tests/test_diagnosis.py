@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import terrazzo as tz
 from terrazzo import diagnosis, errors
 from terrazzo.cli import COMMANDS, main
 from terrazzo.cli.parsing import find_command
+from terrazzo.meter import Reading
 from terrazzo.recipe import load
 from terrazzo.run import Run
 
@@ -158,7 +160,7 @@ def test_the_command_line_tells_it_and_leaves_with_1(
     ]
     assert main([*words, *(f"{name}={value}" for name, value in SHORT.items())]) == 1
     said = capsys.readouterr().err
-    assert "TrainingError: cpu ran out of memory at step 1 of 6." in said
+    assert "MemoryShortageError: cpu ran out of memory at step 1 of 6." in said
     assert "Traceback" not in said
 
 
@@ -251,3 +253,30 @@ def test_when_and_what_counts_as_fallen(boxes: Path) -> None:
         say(0.5, 0.5, 0.5, 0.5, cross_entropy=0.5) is None
     )  # below half of ln 3: it had fallen before, by model.init
     assert say(1.0, 1.1, 0.2, 0.3, 1.2, 1.1, 1.2, 1.3) is not None  # fell and came back
+
+
+@pytest.mark.parametrize(
+    ("waited", "steps", "cache", "says"),
+    [
+        (0.05, 10_000, "auto", None),  # a twentieth
+        (0.2, 100, "auto", None),  # a fifth, of 20 seconds
+        (
+            0.2,
+            10_000,
+            "auto",
+            r"20 % of a step is spent waiting for data, 33:\d\d until the end: try .*data.cache=memory",
+        ),
+        (0.2, 10_000, "memory", r"20 % .*: (try data.workers=\d+$|a faster disk)"),
+    ],
+)
+def test_waiting_for_data_is_said_with_what_to_change(
+    boxes: Path, waited: float, steps: int, cache: str, says: str | None
+) -> None:
+    recipe = load("segformer-b0-scratch", [f"train.steps={steps}", f"data.cache={cache}"])
+    split = tz.open_dataset(boxes)["train"]
+    job: Any = SimpleNamespace(
+        recipe=recipe, steps=steps, overfit=0, train_split=split, data=SimpleNamespace(channels=3)
+    )
+    reading = Reading({"loss": 1.0}, accuracy=0.5, seconds=1.0, waited=waited)
+    said = diagnosis.waiting_for_data(reading, job, 10)
+    assert (said is None) if says is None else (said is not None and re.match(says, said)), said

@@ -100,6 +100,7 @@ BESIDE = {  # pages of a larger room
     "keeping": "training",
     "asking": "training",
     "preparation": "training",
+    "planning": "training",
     "filming": "predicting",
     "proof": "exporting",
     "quantising": "exporting",

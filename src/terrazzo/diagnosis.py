@@ -11,19 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from terrazzo import memory
-from terrazzo.data.loader import Loader
+from terrazzo.data.cache import free_memory
+from terrazzo.data.loader import Loader, cores, default_threads
 from terrazzo.data.transforms import resized_hw
 from terrazzo.devices import autocast, choose_precision
-from terrazzo.errors import NonFiniteLossError, TerrazzoError, TrainingError
-from terrazzo.meter import Meter
+from terrazzo.errors import MemoryShortageError, NonFiniteLossError, TerrazzoError, TrainingError
+from terrazzo.meter import Meter, Reading
 from terrazzo.nn.outputs import as_output
 from terrazzo.optim import Schedule
 from terrazzo.preparation import Job
 from terrazzo.processes import Processes
+from terrazzo.progress import duration
 
 FALL_STEPS = 200  # after which a loss is judged, or after
 FALL_SHARE = 0.2  # of the training, whichever is later
 FALLEN = 0.95  # times the loss at the beginning: below, it has fallen
+WAITING = 0.1  # share of a step spent waiting for data, above which that is said
+WORTH_A_LINE = 60.0  # seconds of waiting that are ahead
 GOOD = 0.5  # times ln K, the cross-entropy of knowing nothing: below, it had fallen before, such as with model.init
 
 
@@ -129,7 +133,7 @@ def told_out_of_memory(job: Job, processes: Processes) -> Iterator[None]:
     raise (_out_of_memory_looking if job.is_looking else _out_of_memory_training)(job, processes, said)
 
 
-def _out_of_memory_training(job: Job, processes: Processes, said: str) -> TrainingError:
+def _out_of_memory_training(job: Job, processes: Processes, said: str) -> MemoryShortageError:
     recipe, device = job.recipe, processes.device
     share = recipe.train.batch_size // processes.world
     setting = memory.Setting(
@@ -170,7 +174,7 @@ def _out_of_memory_training(job: Job, processes: Processes, said: str) -> Traini
             "Nothing of that is left to change; a smaller network needs less:",
             "terrazzo models",
         )
-    return TrainingError(
+    return MemoryShortageError(
         f"{device} ran out of memory at step {job.reached + 1} of {job.steps}.",
         found=f"{said}\n{setting}: activations {activations}, beside weights, gradients and optimiser state {state}",
         hint="\n".join(
@@ -272,6 +276,27 @@ def not_falling(history: Sequence[Mapping[str, Any]], job: Job, done: int) -> st
     return (
         f"the loss has not fallen in {done} steps ({first:.4f} at first, {last:.4f} of late). A network that learns at "
         f"all can memorise a handful; try that first: {_anew(job, '--overfit', '4')}"
+    )
+
+
+def waiting_for_data(reading: Reading, job: Job, done: int) -> str | None:
+    """Return one line where waiting for data takes a tenth of the time, and minutes: what to change, cheapest first."""
+    share, left = reading.waited / max(reading.seconds, 1e-9), reading.waited * (job.steps - done)
+    if job.overfit or share <= WAITING or left < WORTH_A_LINE:
+        return None
+    data = job.recipe.data
+    threads = default_threads() if data.workers < 0 else data.workers
+    ways = [f"data.workers={2 * max(threads, 1)}"] if threads < cores() else []
+    if not data.stream and data.cache != "memory":
+        height, width = job.train_split.size_hw(0)
+        room = len(job.train_split) * height * width * (job.data.channels + 1)  # uint8 image and mask
+        if room < free_memory() // 2:
+            ways.append(f"data.cache=memory (about {memory.mib(room)})")
+        else:
+            ways.append(f"data.cache=disk (about {memory.mib(room)}, decoded once)")
+    advice = f"try {', or '.join(ways)}" if ways else "a faster disk, or smaller files, would help"
+    return (
+        f"{100 * share:.0f} % of a step is spent waiting for data, {duration(left)} until the end: {advice}"
     )
 
 

@@ -24,7 +24,8 @@
     │   ├── StaleRevisionError       somebody else changed the label meanwhile
     │   └── DamagedLabelError        a label that cannot be read back whole; it opens read-only
     ├── TrainingError            training cannot go on
-    │   └── NonFiniteLossError       NaN or Inf in the loss
+    │   ├── NonFiniteLossError       NaN or Inf in the loss
+    │   └── MemoryShortageError      a step does not fit the memory of its device
     ├── ExportError              an exported graph that does not do what its model does
     ├── UnreachableError         a place on the network that does not answer
     └── StorageError             the disk is full or read-only; what was there before is intact
@@ -202,6 +203,10 @@ class TrainingError(TerrazzoError):
 
 class NonFiniteLossError(TrainingError):
     """NaN or Inf in the loss."""
+
+
+class MemoryShortageError(TrainingError):
+    """A step does not fit the memory of its device; what to change was measured."""
 
 
 class ExportError(TerrazzoError):

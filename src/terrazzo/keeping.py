@@ -5,6 +5,7 @@ Only process 0 writes; all of them validate, each its share of the images.
 
 import math
 import signal
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -58,6 +59,7 @@ class Keeper:
         self.optimizer, self.schedule, self.scaler, self.average = optimizer, schedule, scaler, average
         self.saved_step = step
         self.is_judged = diagnosis.judges_fall(step, job.steps)
+        self.has_read = self.is_told_of_data = False
         self.report: Report | None = None
         self.board: Board | None = None
         if processes.is_first:
@@ -134,6 +136,15 @@ class Keeper:
         self.board.scalars(done, values, prefix="train")
         while self.board.said:
             progress.say(self.board.said.pop(0))
+        if (
+            self.has_read and not self.is_told_of_data
+        ):  # the first reading pays for what is read and compiled once
+            advice = diagnosis.waiting_for_data(reading, self.job, done)
+            if advice is not None:
+                self.is_told_of_data = True
+                progress.say(advice)
+                self.job.run.log("note", done, {"text": advice})
+        self.has_read = True
         if not self.is_judged and diagnosis.judges_fall(done, self.job.steps):  # once in a training
             self.is_judged = True
             if advice := diagnosis.not_falling(self.job.run.history("train"), self.job, done):
@@ -148,6 +159,7 @@ class Keeper:
             return False
         self._level()
         predictor = self._predictor()
+        began = time.perf_counter()
         with self._looking(done):
             self.report = report = measure(
                 predictor,
@@ -158,12 +170,15 @@ class Keeper:
                 world=self.processes.world,
                 reduce=self.processes.sum,
             )
+            measured = time.perf_counter()
             if self.processes.is_first:
                 self._draw(done, predictor)
         if self.processes.is_first:
             values = report.scalars()
+            times = {"images": len(job.eval_split), "seconds": measured - began,
+                     "drawing_seconds": time.perf_counter() - measured}  # fmt: skip
             progress.say(f"validation at step {done}\n{report.table()}")
-            run.log("eval", done, values)
+            run.log("eval", done, {**values, **times})
             assert self.board is not None
             self.board.scalars(done, values, prefix="eval")
         self.save(done, score=report.miou)
@@ -194,10 +209,12 @@ class Keeper:
         if done == self.saved_step and score is None:
             return
         self._level()
+        began = time.perf_counter()
         taken = self._taken() if self.job.is_sharded else None  # an exchange
         with self.processes.agreed():
             if self.processes.is_first:
                 self._write(done, taken or self._taken(), score)
+                self.job.run.log("save", done, {"seconds": time.perf_counter() - began})
         self.saved_step = done
 
     def _rescue(self, done: int, error: Exception, *, is_idle: bool) -> None:

@@ -29,6 +29,7 @@ from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.cache import free_memory
 from terrazzo.data.counts import class_pixels
 from terrazzo.data.dataset import Split
+from terrazzo.data.decoded import key_of
 from terrazzo.data.folds import check_fold, folded
 from terrazzo.data.loader import Loader, processes_here
 from terrazzo.data.order import Streamed
@@ -95,12 +96,19 @@ class Job:
             micro_batch=recipe.train.micro_batch,
             seed=recipe.train.seed,
             workers=recipe.data.workers,
-            cache="none" if stream and recipe.data.cache == "auto" else recipe.data.cache,
+            cache="none" if stream and recipe.data.cache in ("auto", "disk") else recipe.data.cache,
+            cache_key=self._cache_key,
             rank=processes.rank,
             world=processes.world,
             pixel_weight=self.loss.pixel_weight,
             on_unreadable=recipe.data.on_unreadable,
         )
+
+    def _cache_key(self) -> str:
+        """What the decoded training samples depend on."""
+        data, split = self.data, self.train_split
+        hashes = split.hashes(location=data.location)
+        return key_of(split.names, hashes, data.remap, data.classes, data.channels, data.dtype)
 
     def _streamed(self, processes: Processes) -> Streamed | None:
         """The order of a stream, which says on the way what it will hold; None for data that lie here."""

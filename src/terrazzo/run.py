@@ -4,7 +4,7 @@
       recipe.json                 the resolved recipe; accepted wherever a recipe is
       data.json                   what it was trained on: source, fingerprint, classes, table, splits by name
       env.json                    versions and machine
-      metrics.jsonl               one JSON object a line: {"kind": "train" | "eval" | "note", "step": …}
+      metrics.jsonl               one JSON object a line: {"kind": "train" | "eval" | "save" | "note", "step": …}
       checkpoints/step-00002000/  a model folder (transformers opens it where it can), with evaluation.json where it was
                                   validated, optimizer.safetensors, state.json
       best.json                   {"step": …, "miou": …}

@@ -95,7 +95,7 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
         keeper,
         Progress(total=job.steps, what="train", quiet=quiet) as progress,
     ):
-        for line in job.said:
+        for line in (*job.said, *loader.said):
             progress.say(line)
         job.set_training_mode()
         for step in range(start, job.steps):

@@ -1,7 +1,10 @@
 """quickstart, train, evaluate, predict, convert: a network and what it is worth."""
 
+import shlex
+import time
 from argparse import Namespace
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from terrazzo.cli.looking import (
     DEVICE,
@@ -20,8 +23,13 @@ from terrazzo.cli.parsing import (
     fold,
     one_of,
     recipe_and_overrides,
+    time_span,
     whole_number,
 )
+from terrazzo.errors import UsageError
+
+if TYPE_CHECKING:
+    from terrazzo.planning import Plan
 
 
 def _train_arguments(parser: Parser) -> None:
@@ -58,6 +66,18 @@ def _train_arguments(parser: Parser) -> None:
     parser.add_argument("--device", metavar="DEVICE", default="auto", help=DEVICE)
     parser.add_argument("--seed", metavar="S", type=whole_number, help="instead of the recipe's train.seed")
     parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="train a few steps in a folder that is thrown away, say what the whole training will take, and stop",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="TIME",
+        type=time_span,
+        help="such as 2h, 90m or 1h30m: measure a few steps, choose what ends within it (steps, validations, portions, "
+        "crops where time is short), say so, and train; with --plan only say so",
+    )
+    parser.add_argument(
         "--push",
         metavar="user/name",
         help="share the best checkpoint on the Hugging Face Hub at the end, as `terrazzo push` does",
@@ -75,6 +95,18 @@ def _train(arguments: Namespace) -> int:
     from terrazzo.launcher import place
     from terrazzo.training import train
 
+    planned = (
+        _planned(arguments, recipe, overrides) if arguments.plan or arguments.budget is not None else None
+    )
+    if planned is not None:
+        print(planned, flush=True)
+        if arguments.plan:
+            named = ["--data", arguments.data] if arguments.data is not None else []
+            words = [str(recipe), *named, *planned.typed(overrides)]
+            print(f"\nTo train so:\n  {shlex.join(['terrazzo', 'train', *words])}")
+            return 0
+        overrides = planned.typed(overrides)
+    began = time.perf_counter()
     if arguments.push is not None:
         from terrazzo.hub import check_before_training
 
@@ -99,6 +131,8 @@ def _train(arguments: Namespace) -> int:
         return 128 + run.stopped_by
     best = "" if run.best is None else f", best {run.best['miou']:.4f} mIoU at step {run.best['step']}"
     print(f"{run.path}: {run.step} steps{best}")
+    if planned is not None:
+        print(planned.compared(time.perf_counter() - began))
     if arguments.push is not None:
         from terrazzo.hub import push
 
@@ -108,6 +142,26 @@ def _train(arguments: Namespace) -> int:
             error.add_note(f"The run is whole. To push it:\n  terrazzo push {run.path} {arguments.push}")
             raise
     return 0
+
+
+def _planned(arguments: Namespace, recipe: str | None, overrides: Sequence[str]) -> "Plan":
+    if arguments.resume is not None or arguments.overfit or recipe is None:
+        raise UsageError(
+            "A plan is made of a training that begins.",
+            found="--resume" if arguments.resume else "--overfit" if arguments.overfit else "no recipe",
+            hint="A run that goes on says in its log when it will end.",
+        )
+    from terrazzo.planning import plan
+
+    return plan(
+        recipe,
+        data=arguments.data,
+        overrides=overrides,
+        budget=arguments.budget,
+        fold=arguments.fold,
+        device=arguments.device,
+        seed=arguments.seed,
+    )
 
 
 def _evaluate_arguments(parser: Parser) -> None:

@@ -109,6 +109,21 @@ def duration(text: str) -> float:
     return seconds
 
 
+def time_span(text: str) -> float:
+    """Read a span of time, more than none, as seconds: "2h", "90m", "1h30m", "45s"; a bare number is seconds."""
+    found = re.fullmatch(
+        r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", text.strip()
+    )
+    seconds = 0.0
+    if found is not None:
+        seconds = sum(
+            float(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True)
+        )
+    if not 0 < seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is no span of time, such as 2h, 90m or 1h30m")
+    return seconds
+
+
 def whole_number(text: str) -> int:
     """Read a whole number from 0 on."""
     if not text.isascii() or not text.isdigit():

@@ -1,8 +1,8 @@
 """Keep decoded samples in memory, so that a small data set is decoded once and not once per epoch.
 
 A sample that came first stays; once the budget is full the others are read anew each time, so a cache never makes a
-training slower and a half-sized cache saves half of the decoding. Held by threads of one process together. Nothing is
-written to disk here.
+training slower and a half-sized cache saves half of the decoding. Held by threads of one process together. On the disk
+they are kept by `decoded.py`.
 """
 
 import os

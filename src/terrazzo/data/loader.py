@@ -27,6 +27,7 @@ from torch import Tensor
 
 from terrazzo.data.cache import SampleCache, Samples, cache_budget
 from terrazzo.data.crew import Crew, Task
+from terrazzo.data.decoded import DecodedSamples
 from terrazzo.data.order import Order, Shuffled
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.errors import DataError, DatasetFormatError, RecipeError
@@ -50,7 +51,8 @@ class Loader:
         expect: Callable[[Sequence[int]], None] | None = None,
         foresight: int = 0,
         workers: int = -1,
-        cache: Literal["auto", "memory", "none"] = "auto",
+        cache: Literal["auto", "memory", "disk", "none"] = "auto",
+        cache_key: Callable[[], str] | None = None,
         rank: int = 0,
         world: int = 1,
         pixel_weight: Callable[[Tensor], float],
@@ -62,7 +64,8 @@ class Loader:
         expect: called at each step with the indices that this process reads from there on, `foresight` of them or more,
         by data that are fetched many samples at a time.
         workers: threads; 0 = prepare in the caller, -1 = half of the cores this process may use, 1 to 16. cache: what
-        to keep decoded, see `cache_budget`. pixel_weight: mask (H, W) int64 -> what it adds to `weight`.
+        to keep decoded, see `cache_budget`; "disk" keeps it under `cache_key()`, see `decoded`.
+        pixel_weight: mask (H, W) int64 -> what it adds to `weight`.
         on_unreadable: "stop" raises the DataError of a sample at the step that needs it; "skip" trains that step with
         a blank in its place, of the mean colour and ignored everywhere, and counts it in `skipped`.
 
@@ -84,7 +87,14 @@ class Loader:
         self._order = order or Shuffled(len(split), seed)
         self._expect, self._foresight = expect, foresight
         self._next: dict[int, list[int]] = {}  # step -> indices that were announced
-        self._samples = SampleCache(split, cache_budget(cache, sharers=processes_here(world)))
+        self.said: list[str] = []
+        self._samples: SampleCache | DecodedSamples
+        if cache == "disk":
+            assert cache_key is not None
+            self._samples = DecodedSamples(split, key=cache_key())
+            self.said += self._samples.said
+        else:
+            self._samples = SampleCache(split, cache_budget(cache, sharers=processes_here(world)))
         self._pixel_weight, self._on_unreadable = pixel_weight, on_unreadable
         self._crew = Crew(threads)
         self._ahead = max(1, math.ceil(2 * threads / self.share)) if threads else 0
@@ -278,8 +288,12 @@ def default_threads() -> int:
 
     Half, because a training on the CPU uses all of them itself; processes of one machine share them.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_THREADS, cores // 2 // processes_here(1)))
+    return max(1, min(MOST_THREADS, cores() // 2 // processes_here(1)))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

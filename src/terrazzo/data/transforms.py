@@ -64,8 +64,9 @@ class DataConfig:
     """False: no scaling, cropping, flipping or colour changes in training, only `resize`."""
     workers: int = -1
     """Threads that prepare samples; 0 = none beside the trainer, -1 = as many as the machine has to spare."""
-    cache: Literal["auto", "memory", "none"] = "auto"
-    """Keep decoded samples in memory: while they take at most a quarter of what is free and 2 GiB; always; never."""
+    cache: Literal["auto", "memory", "disk", "none"] = "auto"
+    """Keep decoded samples in memory: while they take at most a quarter of what is free and 2 GiB; always; on the disk
+    instead, for the next training too; never."""
     stream: bool = False
     """Read parquet files, on the Hub, in a bucket or here, row group by row group where they lie, without a copy."""
     shuffle_buffer: int = 1024

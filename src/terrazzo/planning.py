@@ -1,0 +1,437 @@
+"""How long a training takes on this machine, and what to change so that it ends in time: measured, then computed.
+
+The probe is the training itself: `training.train`, in a folder that is thrown away, for a few steps and two validations
+of a few images, so that what is measured is what will run. A plan is that measurement times the counts of the recipe:
+
+    start + steps * step + looks * (images * image + pictures) + saves * save
+
+Changes that leave the result as it is are tried where the measurement asks for them, and kept where they pay: portions
+that fit the memory, threads and memory for the loader. What changes the result is proposed only where a budget of time
+leaves too few passes over the data, and said to be another training.
+"""
+
+# What is not in it: a machine that does other things later, and files that come slower than those of the probe.
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from terrazzo.asking import overridden, recipe_named
+from terrazzo.data import Dataset, open_dataset
+from terrazzo.data.folds import folded
+from terrazzo.data.loader import default_threads
+from terrazzo.devices import choose_device, choose_precision
+from terrazzo.errors import MemoryShortageError, TrainingError, UsageError
+from terrazzo.launcher import place
+from terrazzo.memory import GRAIN, HALF, mib
+from terrazzo.progress import duration
+from terrazzo.recipe import Recipe
+from terrazzo.training import train
+
+STEPS = 20  # that are measured
+WARM = 8  # before them, which pay for caches, compilers and the first reading of files
+EVERY = 4  # steps between two readings: more often would make a GPU wait
+LOOKED = 8  # images of the validation
+MARGIN = 0.95  # of a budget that is planned with: the rest is for what cannot be known
+FEW_EPOCHS = 20.0  # below which a budget is better spent on smaller crops
+LOOKING = 0.1  # share of the time that validations may take where a budget sets the steps
+LOOKS = 20  # validations at most, then
+WAITING = 0.1  # share of a step spent waiting for data, above which something is changed
+WORTH = 0.95  # of the time of a step: what does not get below is not changed
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few steps of a training took."""
+
+    start_seconds: float
+    """Before the first step, and after the last."""
+    step_seconds: float
+    """Median per optimiser step."""
+    waited_seconds: float
+    """Of these, spent waiting for data."""
+    image_seconds: float
+    """To validate on one image."""
+    pictures_seconds: float
+    """To draw the pictures of one validation."""
+    save_seconds: float
+    """To write one checkpoint."""
+    memory_bytes: int
+    """The most that was taken: allocated on a GPU, resident on a CPU."""
+
+    @property
+    def waiting(self) -> float:
+        """Share of a step spent waiting for data, 0-1."""
+        return self.waited_seconds / max(self.step_seconds, 1e-9)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training will be, and how long it will take."""
+
+    recipe: Recipe
+    """With everything decided."""
+    probe: Probe
+    """On this machine."""
+    images: int
+    """Of the training split."""
+    looked_at: int
+    """Images of the validation split."""
+    device: str
+    """On which it runs."""
+    precision: str
+    """In which the forward pass computes."""
+    budget: float | None = None
+    """Seconds it may take."""
+    overrides: tuple[str, ...] = ()
+    """What was changed, as it is typed."""
+    said: tuple[str, ...] = ()
+    """Why, a line each."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.recipe.num_steps(self.images)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training split."""
+        return self.steps * self.recipe.train.batch_size / self.images
+
+    @property
+    def looks(self) -> int:
+        """How often is validated."""
+        return _times(self.steps, self.recipe.eval.every) if self.looked_at else 0
+
+    @property
+    def saves(self) -> int:
+        """How many checkpoints are written: with every validation, and in between."""
+        every, look = self.recipe.train.save_every, self.recipe.eval.every
+        both = self.steps // math.lcm(every, look) + (self.steps % every == 0 and self.steps % look != 0)
+        return _times(self.steps, look) + self.steps // every - both
+
+    @property
+    def look_seconds(self) -> float:
+        """One validation."""
+        return self.looked_at * self.probe.image_seconds + self.probe.pictures_seconds
+
+    @property
+    def seconds(self) -> float:
+        """The whole training."""
+        one = self.probe
+        return (
+            one.start_seconds
+            + self.steps * one.step_seconds
+            + self.looks * self.look_seconds
+            + self.saves * one.save_seconds
+        )
+
+    def typed(self, overrides: Sequence[str]) -> list[str]:
+        """Return the overrides that train as planned, for those that the plan was asked with."""
+        own = {_field(one) for one in self.overrides}
+        own |= {"train.epochs", "train.steps"} if "train.steps" in own else set()
+        return [*(one for one in overrides if _field(one) not in own), *self.overrides]
+
+    def __str__(self) -> str:
+        recipe, probe = self.recipe, self.probe
+        portion = recipe.train.micro_batch or recipe.train.batch_size
+        crop = "{}x{}".format(*recipe.data.crop_hw) if recipe.data.augment else "whole images"
+        ends = time.strftime("%H:%M", time.localtime(time.time() + self.seconds))
+        rows = [
+            ("crop", crop),
+            ("batch", f"{recipe.train.batch_size} images, {portion} at a time"),
+            ("workers", _workers(recipe)),
+            ("precision", f"{self.precision} on {self.device}"),
+            ("steps", f"{self.steps:,}, {self.epochs:.1f} times over {self.images:,} images"),
+            ("step", f"{probe.step_seconds:.3f} s, {100 * probe.waiting:.0f} % of it waiting for data"),
+            (
+                "validation",
+                f"{self.looks} x {duration(self.look_seconds)}, on {self.looked_at:,} images",
+            ),
+            ("memory", mib(probe.memory_bytes) + (" (of the process)" if self.device == "cpu" else "")),
+            ("time", f"{duration(self.seconds)}; begun now, it ends at {ends}"),
+        ]
+        if self.budget is not None:
+            rows.append(
+                ("budget", f"{duration(self.budget)}, of which {100 * MARGIN:.0f} % are planned with")
+            )
+        lines = [f"{name:<12}{value}" for name, value in rows]
+        if self.overrides:
+            lines += ["", "What is changed, and why:", *(f"  {line}" for line in self.said)]
+        return "\n".join(lines)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON."""
+        return {
+            "recipe": self.recipe.name,
+            "overrides": list(self.overrides),
+            "said": list(self.said),
+            "device": self.device,
+            "precision": self.precision,
+            "steps": self.steps,
+            "epochs": self.epochs,
+            "looks": self.looks,
+            "seconds": self.seconds,
+            "budget": self.budget,
+            "probe": {name: getattr(self.probe, name) for name in Probe.__dataclass_fields__},
+        }
+
+    def compared(self, seconds: float) -> str:
+        """Return the sentence that holds the plan beside what it took."""
+        off = 100 * (seconds / self.seconds - 1)
+        return f"planned {duration(self.seconds)}, took {duration(seconds)} ({off:+.0f} %)"
+
+
+def plan(
+    recipe: "str | PathLike[str] | Recipe",
+    *,
+    data: "str | PathLike[str] | Dataset | None" = None,
+    overrides: Sequence[str] = (),
+    budget: float | None = None,
+    fold: tuple[int, int] | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+) -> Plan:
+    """Measure a few steps of a training and return what the whole of it will be; nothing of it is kept.
+
+    The arguments are those of `training.train`. budget: seconds that it may take; steps and validations are then chosen
+    to end within it, and smaller crops where it would see each image less than 20 times.
+    Raises what training raises; UsageError under a launcher of several processes, or for a budget that is too short.
+    """
+    if place().world > 1:
+        raise UsageError(
+            "A plan is measured in one process.",
+            found=f"{place().world} processes",
+            hint="Plan without the launcher; N processes that share a batch take about an N-th of a step's time.",
+        )
+    chosen = overridden(recipe_named(recipe), overrides, seed=seed)
+    source: Any = data if data is not None else chosen.default_data
+    if source is None:
+        raise UsageError("A plan needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
+                         command=f"terrazzo train {chosen.name} --data DATA --plan")  # fmt: skip
+    whole = open_dataset(source, keep_void=chosen.data.keep_void, stream=chosen.data.stream)
+    if fold is not None:
+        whole = folded(whole, fold)
+    few = _with_few_to_look_at(whole, chosen)
+    typed = list(overrides)
+
+    def measured(*more: str) -> Probe:
+        return _probe(chosen, few, [*typed, *more], device=device, seed=seed)
+
+    probe, kept, said = _fitting(measured, chosen)
+    where = choose_device(device)
+    made = Plan(
+        recipe=overridden(chosen, kept, seed=None),
+        probe=probe,
+        images=len(whole["train"]),
+        looked_at=_looked_at(whole, chosen),
+        device=where.type,
+        precision=choose_precision(chosen.train.precision, where),
+        budget=budget,
+        overrides=tuple(kept),
+        said=tuple(said),
+    )
+    made = _fed(made, measured, typed)
+    return made if budget is None else _within(made, measured, typed)
+
+
+def _fitting(measured: Any, recipe: Recipe) -> tuple[Probe, list[str], list[str]]:
+    """The probe in the largest portions that the memory holds; results do not depend on them."""
+    micro, kept, said = recipe.train.micro_batch or recipe.train.batch_size, [], []
+    while True:
+        try:
+            return measured(*kept), kept, said
+        except MemoryShortageError:
+            smaller = [n for n in range(1, micro // 2 + 1) if recipe.train.batch_size % n == 0]
+            if not smaller:
+                raise
+            micro = smaller[-1]
+            kept = [f"train.micro_batch={micro}"]
+            said = [f"{kept[0]}: more at a time does not fit the memory; the result is the same"]
+
+
+def _fed(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
+    """The plan with more threads for the loader, or samples kept decoded, where steps wait for data and it helps."""
+    if made.probe.waiting <= WAITING:
+        return made
+    ways = []
+    threads = default_threads() if made.recipe.data.workers < 0 else made.recipe.data.workers
+    if not _is_typed("data.workers", typed) and threads < 2 * default_threads():
+        ways.append((f"data.workers={2 * default_threads()}", "twice the threads"))
+    if not _is_typed("data.cache", typed) and made.recipe.data.cache != "memory" and made.epochs > 2:
+        ways.append(("data.cache=memory", "each image is decoded once"))
+    for override, why in ways:
+        probe = measured(*made.overrides, override)
+        if probe.step_seconds < WORTH * made.probe.step_seconds:
+            line = (
+                f"{override}: {why}; {probe.step_seconds:.3f} s a step instead of "
+                f"{made.probe.step_seconds:.3f}; the result is the same"
+            )
+            made = _changed(made, probe, override, line)
+    return made
+
+
+def _within(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
+    """The plan whose steps end within its budget."""
+    budget = made.budget
+    assert budget is not None
+    fitted = _steps_within(made, budget)
+    data = made.recipe.data
+    height, width = (max(GRAIN, int(side * HALF) // GRAIN * GRAIN) for side in data.crop_hw)
+    can_shrink = data.augment and (height, width) != data.crop_hw and not _is_typed("data.crop_hw", typed)
+    if fitted is not None and (fitted.epochs >= FEW_EPOCHS or not can_shrink):
+        return fitted
+    if can_shrink:
+        override = f"data.crop_hw={height}x{width}"
+        probe = measured(*made.overrides, override)
+        line = f"{override}: half the area, for more steps; another training: less is seen around a pixel"
+        smaller = _steps_within(_changed(made, probe, override, line), budget)
+        if smaller is not None and (fitted is None or smaller.steps > fitted.steps / WORTH):
+            return smaller
+    if fitted is None:
+        least = made.probe.start_seconds + made.look_seconds + made.probe.save_seconds
+        raise UsageError(
+            "The budget is over before a training is worth its name.",
+            found=f"{duration(budget)}; starting, one validation and one checkpoint take {duration(least)}",
+            expected=f"{duration((least + 100 * made.probe.step_seconds) / MARGIN)} for 100 steps",
+        )
+    return fitted
+
+
+def _steps_within(made: Plan, budget: float) -> Plan | None:
+    """The plan with as many steps as the budget has room for, and validations for a tenth of it; None: for none."""
+    probe, room = made.probe, MARGIN * budget - made.probe.start_seconds
+    look = made.look_seconds + probe.save_seconds if made.looked_at else probe.save_seconds
+    looks = max(1, min(LOOKS, int(LOOKING * room / look))) if look > 0 else LOOKS
+    steps = int((room - looks * look) / probe.step_seconds)
+    if steps < 1:
+        return None
+    every = max(1, math.ceil(steps / looks))
+    overrides = (f"train.steps={steps}", f"eval.every={every}", f"train.save_every={every}")
+    said = (
+        f"train.steps={steps}: what the budget has room for",
+        f"eval.every={every}: validations take about a tenth of the time at most",
+        f"train.save_every={every}: a checkpoint with each",
+    )
+    return replace(
+        made,
+        recipe=made.recipe.with_overrides(overrides),
+        overrides=(*made.overrides, *overrides),
+        said=(*made.said, *said),
+    )
+
+
+def _changed(made: Plan, probe: Probe, override: str, line: str) -> Plan:
+    return replace(
+        made,
+        recipe=made.recipe.with_overrides([override]),
+        probe=probe,
+        overrides=(*made.overrides, override),
+        said=(*made.said, line),
+    )
+
+
+def _probe(
+    recipe: Recipe,
+    data: Dataset,
+    overrides: Sequence[str],
+    *,
+    device: str,
+    seed: int | None,
+) -> Probe:
+    """Train for a few steps in a folder that is thrown away."""
+    short = [
+        f"train.steps={WARM + STEPS}",
+        f"train.log_every={EVERY}",
+        f"eval.every={(WARM + STEPS) // 2}",
+        f"train.save_every={WARM + STEPS}",
+        "train.loggers=[]",
+        "train.patience=0",
+    ]
+    length = ("train.steps", "train.epochs", "train.log_every", "eval.every", "train.save_every",
+              "train.loggers", "train.patience", "optim.warmup_steps")  # fmt: skip
+    kept = [one for one in overrides if _field(one) not in length]
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="terrazzo-plan-") as folder:
+        run = train(recipe, data=data, out=Path(folder) / "probe", overrides=[*kept, *short],
+                    device=device, seed=seed, quiet=True)  # fmt: skip
+        if run.stopped_by is not None:
+            raise KeyboardInterrupt
+        total = time.perf_counter() - began
+        rows, looks, saves = run.history("train"), run.history("eval"), run.history("save")
+    return _read(rows, looks, saves, total=total)
+
+
+def _read(
+    rows: Sequence[dict[str, Any]],
+    looks: Sequence[dict[str, Any]],
+    saves: Sequence[dict[str, Any]],
+    *,
+    total: float,
+) -> Probe:
+    """What the lines of a probe's metrics.jsonl say; the first of everything pays for warming up."""
+    measured = [row for row in rows if row["step"] > WARM] or list(rows)
+    if not measured:
+        raise TrainingError("The probe did not get as far as a step.", hint="Train without --plan.")
+    step = statistics.median(float(row["seconds_per_step"]) for row in measured)
+    waited = statistics.median(float(row["data_seconds"]) for row in measured)
+    save = float(saves[-1]["seconds"]) if saves else 0.0
+    known = len(rows) * EVERY * step + len(saves) * save
+    image = pictures = 0.0
+    if looks:
+        last = looks[-1]
+        image = float(last["seconds"]) / max(1, int(last["images"]))
+        pictures = float(last["drawing_seconds"])
+        known += len(looks) * (float(last["seconds"]) + pictures)
+    memory = max(int(row["memory_bytes"]) for row in rows)
+    return Probe(max(0.0, total - known), step, waited, image, pictures, save, memory)
+
+
+def _with_few_to_look_at(data: Dataset, recipe: Recipe) -> Dataset:
+    """The data set with a few images to validate on, spread over the split."""
+    name = recipe.eval.split
+    if name not in data.splits:
+        return data
+    split = data.splits[name]
+    count = min(LOOKED, len(split))
+    chosen = [round(i * (len(split) - 1) / max(count - 1, 1)) for i in range(count)]
+    return replace(data, splits={**data.splits, name: split.subset(sorted(set(chosen)))})
+
+
+def _looked_at(data: Dataset, recipe: Recipe) -> int:
+    split = data.splits.get(recipe.eval.split)
+    return len(split) if split is not None and split.has_masks else 0
+
+
+def _workers(recipe: Recipe) -> str:
+    threads = default_threads() if recipe.data.workers < 0 else recipe.data.workers
+    kept = {
+        "auto": "images kept decoded while memory lasts",
+        "memory": "every image kept decoded in memory",
+        "disk": "every image kept decoded on the disk",
+        "none": "no image kept decoded",
+    }
+    return f"{threads}, {kept[recipe.data.cache]}"
+
+
+def _is_typed(field: str, overrides: Sequence[str]) -> bool:
+    return any(_field(one) == field for one in overrides)
+
+
+def _field(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
+def _times(steps: int, every: int) -> int:
+    """How often something is done every so many steps, and after the last."""
+    return steps // every + (steps % every != 0)
