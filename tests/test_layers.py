@@ -83,6 +83,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "exporting",
         "hub",
         "predicting",
+        "prelabelling",
         "previewing",
         "quickstart",
         "reporting",

@@ -70,6 +70,15 @@ def agree(one: nn.Module, other: nn.Module, channels: int = 3) -> bool:
 # saved and read -----------------------------------------------------------------------------------------
 
 
+def test_no_random_weights_are_drawn_for_those_that_are_read(saved: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*words: Any, **more: Any) -> None:
+        raise AssertionError("drawing on torch's meta device imports its compiler, seconds of every start")
+
+    for name in ("normal_", "zeros_"):
+        monkeypatch.setattr(nn.init, name, refuse)
+    read_model(saved)
+
+
 def test_what_is_saved_is_what_is_read(tmp_path: Path):
     network = tiny(
         channels=4, mean=(0.1, 0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7, 0.8), dropout=0.2, drop_path=0.3

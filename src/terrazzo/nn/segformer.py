@@ -151,8 +151,11 @@ def initialise(module: nn.Module) -> None:
     """Set random weights as the paper's code does: linears normal 0.02, convolutions normal by fan-out.
 
     Biases are 0, norms the identity; the classifier is normal 0.01. (The paper's code cuts its normals at
-    +-2, a hundred deviations, which is no cut.)
+    +-2, a hundred deviations, which is no cut.) Nothing is drawn for weights that are yet to come: drawing for torch's
+    "meta" device imports its compiler, 4 s of every start.
     """
+    if any(weight.is_meta for weight in module.parameters(recurse=False)):
+        return
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
@@ -161,7 +164,7 @@ def initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=(2.0 / fan_out) ** 0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-    elif isinstance(module, Head):
+    elif isinstance(module, Head) and not module.classifier.weight.is_meta:
         nn.init.normal_(module.classifier.weight, std=0.01)
 
 
