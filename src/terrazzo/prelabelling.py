@@ -149,9 +149,7 @@ def predict(
     """
     one = project.models.newest() if model is None else project.models[model]
     if one is None:
-        raise UsageError(
-            "No model is attached to the project.", command=f"terrazzo label {project.path} --model runs/…"
-        )
+        raise UsageError("No model is attached to the project.", hint="Attach a run first.")
     wanted = [sample.name for sample in project.samples.all()] if names is None else list(names)
     if not again:
         seen = _seen(project, one.labelset)
