@@ -77,10 +77,11 @@ async function signIn() {
       event.preventDefault();
       said.hidden = true;
       try {
-        await api.send("POST", "/session", { token: field.value.trim() });
+        const response = await fetch(`/?token=${encodeURIComponent(field.value.trim())}`, { credentials: "same-origin" });
+        if (!response.ok) throw new Error(await refusal(response));
         await show();
       } catch (error) {
-        said.textContent = error.status === 401 ? "The server does not know this token." : error.message;
+        said.textContent = error.message;
         said.hidden = false;
         field.select();
       }
@@ -94,6 +95,12 @@ async function signIn() {
   root.replaceChildren(el("main.signin", { id: "main" }, form));
   document.title = "Sign in · terrazzo";
   field.focus();
+}
+
+async function refusal(response) {
+  if (response.status === 401) return "The server does not know this token.";
+  const told = await response.json().catch(() => ({}));
+  return told.detail ?? `The server answered ${response.status}.`;
 }
 
 addEventListener("unhandledrejection", (event) => {

@@ -41,6 +41,7 @@ export function iconButton(name, label, onclick, properties = {}) {
 // Say something at the foot of the page, for a while; kind "warn" and "bad" stay until they are closed.
 export function toast(text, kind = "plain", { seconds = kind === "plain" ? 4 : 0 } = {}) {
   const shelf = document.getElementById("toasts");
+  for (const old of [...shelf.children]) if (old.firstChild.textContent === text) old.remove(); // said again, not twice
   const one = el(`div.toast.${kind}`, { role: kind === "bad" ? "alert" : "status" }, el("span", {}, text));
   one.append(iconButton("close", "Close this message", () => one.remove()));
   shelf.append(one);

@@ -27,7 +27,7 @@ export const state = {
   protect: false, // R: only unlabelled pixels are painted
   locked: new Set(), // category ids whose pixels are not painted over
   saved: { state: "saved", unsynced: 0, at: 0, says: "" }, // state: saved | saving | unsynced | offline | read-only | conflict; at: Date.now()
-  read_only: null, // null, or why: {says: "held by ann", by: "ann" | null}
+  read_only: null, // null, or why: {says: "held by ann", by: "ann" | null, of: "lease" | "label" | "role"}
   zoom: 1, // screen pixels of CSS for each image pixel
   cursor: null, // {x, y, id: object id, category: category id, confidence: 0-1 | null} under the pointer; null outside
   drawn: 0, // counts up whenever pixels or objects of the label changed: stroke, undo, restore, live refresh
@@ -83,8 +83,14 @@ export function categoryOf(id) {
   return state.categories.find((one) => one.id === id) ?? null;
 }
 
+const ROLES = ["viewer", "labeller", "reviewer", "admin"]; // each may do what those before it may
+
+export function may(role) {
+  return ROLES.indexOf(state.person.role) >= ROLES.indexOf(role) && !state.project?.is_read_only;
+}
+
 export function mayDraw() {
-  return state.person.role !== "viewer" && !state.project?.is_read_only;
+  return may("labeller");
 }
 
 // -- what this browser keeps ------------------------------------------------------------------------------------------

@@ -1,0 +1,70 @@
+// The sheet of keys, drawn from the keys themselves: which preset, what each does, and another key for it.
+
+import { ask } from "./dialogs.js";
+import { el } from "./elements.js";
+import { PRESETS, chordFrom, list, rebind, scheme, spoken, usePreset } from "./keys.js";
+
+const TITLES = { segments: "Segments.ai (default)", cvat: "CVAT", labelme: "labelme" };
+const POINTER = [
+  ["Wheel", "Size or granularity of the tool"], ["Ctrl wheel, pinch", "Zoom at the pointer"], ["Space, Ctrl drag, middle drag", "Pan"],
+  ["⇧ click (brush)", "Straight line from the last point"], ["Alt click", "Take the class under the pointer"],
+];
+
+export function openSheet() {
+  const preset = el("select", { "aria-label": "Preset of keys", onchange: () => { usePreset(preset.value); draw(); } },
+    Object.keys(PRESETS).map((name) => el("option", { value: name, ...(name === scheme.preset ? { selected: true } : {}) }, TITLES[name])));
+  const said = el("p.bad", { role: "alert" });
+  const sheet = el("div.sheet");
+  const draw = () => {
+    const groups = grouped(list());
+    sheet.replaceChildren(...[...groups].map(([group, actions]) => el("section", {}, el("h3", {}, group),
+      el("dl", {}, actions.map((one) => line(one, said, draw))))),
+    el("section", {}, el("h3", {}, "Pointer"), el("dl", {}, POINTER.map(([key, says]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, says))))));
+  };
+  draw();
+  const reset = el("button", { type: "button", onclick: () => { usePreset(scheme.preset); draw(); } }, "Reset my keys");
+  return ask({
+    title: "Keys",
+    fields: [el("div.row", {}, el("label.row", {}, "Preset", preset), reset, el("span.soft.small.grow", {}, "Press a key here to give an action another one.")), said, sheet],
+    confirm: null, cancel: "Close", wide: true,
+  });
+}
+
+function line(action, said, draw) {
+  const button = el("button.key", { type: "button", "aria-label": `${action.title}: ${spoken(action.chord)}. Give it another key`, "data-action": action.id },
+    el("kbd", {}, `${action.hold ? "hold " : ""}${spoken(action.chord)}`));
+  button.addEventListener("click", () => listenFor(action, button, said, draw));
+  return el("div", {}, el("dt", {}, button, action.also.map((one) => el("kbd", {}, spoken(one)))), el("dd", {}, action.title));
+}
+
+function listenFor(action, button, said, draw) {
+  said.textContent = "";
+  button.replaceChildren(el("kbd.asks", {}, "press a key …"));
+  const hear = (event) => {
+    if (["Shift", "Control", "Alt", "Meta"].includes(event.key)) return; // with what?
+    event.preventDefault();
+    event.stopPropagation();
+    if (event.code !== "Escape") {
+      try {
+        rebind(action.id, chordFrom(event));
+      } catch (error) {
+        said.textContent = error.message;
+      }
+    }
+    end();
+    document.querySelector(`.sheet [data-action="${action.id}"]`)?.focus();
+  };
+  const end = () => {
+    button.removeEventListener("keydown", hear, true);
+    button.removeEventListener("blur", end);
+    draw();
+  };
+  button.addEventListener("keydown", hear, true);
+  button.addEventListener("blur", end);
+}
+
+function grouped(actions) {
+  const groups = new Map();
+  for (const one of actions) groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
+  return groups;
+}
