@@ -118,7 +118,9 @@ ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why
     ("training", "evaluation"): "validation is evaluation",
     ("exporting", "evaluation"): "parity is measured by evaluating",
     ("__main__", "cli"): "python -m terrazzo",
+    ("__init__", "labelling"): "tz.label; public names may come from any stair",
     ("__init__", "serving"): "tz.serve; public names may come from any stair",
+    ("cli", "labelling"): "label is a word of the command line, and the page's server a shell of its own",
     ("cli", "serving"): "serve is a word of the command line, and the server a shell of its own",
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for editors and type checkers; test_public_api.py holds it 
     from terrazzo.exporting import export
     from terrazzo.hub import pull, push
     from terrazzo.inference import Predictor, load
+    from terrazzo.labelling import label
     from terrazzo.prediction import Prediction
     from terrazzo.project import Project, open_project
     from terrazzo.recipe import Recipe
@@ -47,6 +48,7 @@ _HOMES = {
     "TerrazzoError": "terrazzo.errors",
     "evaluate": "terrazzo.evaluation",
     "export": "terrazzo.exporting",
+    "label": "terrazzo.labelling",
     "load": "terrazzo.inference",
     "open_dataset": "terrazzo.data",
     "open_project": "terrazzo.project",
@@ -71,6 +73,7 @@ __all__ = [
     "data",
     "evaluate",
     "export",
+    "label",
     "load",
     "metrics",
     "nn",

@@ -114,6 +114,11 @@ def orientation_of(data: bytes, *, where: str) -> int:
     return _orientation(_open(stream, where), stream)
 
 
+def opened(data: bytes, *, where: str) -> ImageFile.ImageFile:
+    """Return an image file as Pillow has it once its header is read and found to be no bomb; TIFF is not for Pillow."""
+    return _open(io.BytesIO(data), where)
+
+
 # -- Pillow --------------------------------------------------------------------------------------------------------
 
 

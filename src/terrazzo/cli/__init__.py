@@ -9,7 +9,7 @@ stopped by signal N (130 for Ctrl-C). A user's mistake never shows a traceback u
     models.py      quickstart, train, evaluate, predict, convert
     share.py       push, pull
     serving.py     serve
-    labels.py      release
+    labels.py      label, release
     deploy.py      export, profile
     catalogue.py   recipes, models, env
 """

@@ -1,11 +1,11 @@
-"""release: what was labelled, under a name, for ever; and labels brought in."""
+"""label: the page; release: what was labelled, under a name, for ever; and labels brought in."""
 
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from terrazzo.cli.parsing import Command, Parser, one_of
+from terrazzo.cli.parsing import Command, Parser, one_of, whole_number
 from terrazzo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +15,61 @@ ACTIONS = ("create", "list", "show", "diff", "verify", "export", "import")
 # the keys of exchange.WAYS_IN and WAYS_OUT, here so that --help imports nothing; a test compares
 WAYS_IN = ("coco", "cvat", "data-set", "label-studio", "labelme", "segments")
 WAYS_OUT = ("coco-panoptic", "folder", "segments", "table")
+
+
+def _label_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "path",
+        metavar="PROJECT_OR_FOLDER",
+        help="a project, such as street.db; a folder of projects; or a folder of images, which becomes one",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="HOST",
+        default="127.0.0.1",
+        help="the address to listen on; 127.0.0.1 (this machine alone) by default; elsewhere everybody needs a token",
+    )
+    parser.add_argument(
+        "--port", metavar="PORT", type=whole_number, default=8001, help="8001 by default; 0: any free one"
+    )
+    parser.add_argument(
+        "--name",
+        metavar="HOST",
+        action="append",
+        default=[],
+        help="a host name by which people call the server, beside its addresses; may be repeated",
+    )
+    parser.add_argument(
+        "--people",
+        metavar="FILE",
+        help='who may do what: JSON, {"ann": "labeller"}; viewer, labeller, reviewer or admin',
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="where tokens are kept, readable by you alone; .terrazzo-tokens.json beside the project by default",
+    )
+    parser.add_argument(
+        "--backup", metavar="FILE", help="copy the project to a new file, while it may be open, and end"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+
+
+def _label(arguments: Namespace) -> None:
+    from terrazzo.labelling import backup, label
+
+    if arguments.backup is not None:
+        print(f"Copied: {backup(arguments.path, arguments.backup)}")
+        return
+    label(
+        arguments.path,
+        host=arguments.host,
+        port=arguments.port,
+        names=arguments.name,
+        people=arguments.people,
+        token_file=arguments.token_file,
+        browser=not arguments.no_browser,
+    )
 
 
 def _release_arguments(parser: Parser) -> None:
@@ -150,6 +205,16 @@ def _import(project: "Project", arguments: Namespace) -> int:
 
 
 COMMANDS = (
+    Command(
+        "label",
+        "PROJECT_OR_FOLDER",
+        "Open the labelling page on a project or a folder of images.",
+        "A folder of images becomes a project beside it, FOLDER.db; run it again to add what is new. Every stroke is\n"
+        "saved when it is drawn, and Ctrl-C loses nothing. On 127.0.0.1 nobody needs a token; with --host elsewhere\n"
+        'everybody has one of their own. Needs:\npip install "terrazzo[label]"',
+        _label_arguments,
+        _label,
+    ),
     Command(
         "release",
         "PROJECT create|list|show|diff|verify|export|import [NAME] [EARLIER]",

@@ -46,13 +46,16 @@ class History:
     def __init__(self, store: Store, tiles: Tiles, labels: Labels) -> None:
         self._store, self._tiles, self._labels = store, tiles, labels
 
-    def of(self, name: str) -> list[Revision]:
-        """Return the revisions of a label, the newest first, branches among them."""
+    def of(self, name: str, *, before: int | None = None, most: int | None = None) -> list[Revision]:
+        """Return the revisions of a label, the newest first, branches among them.
+
+        before: those older than this one; most: so many at most.
+        """
         with self._store.reading() as db:
             rows = db.execute(
                 "SELECT number, parent, hex(tree), kind, tool, author, ms, at FROM revisions WHERE sample = ? "
-                "ORDER BY number DESC",
-                (entry(db, name).id,),
+                "AND number < ? ORDER BY number DESC LIMIT ?",
+                (entry(db, name).id, 1 << 62 if before is None else before, -1 if most is None else most),
             ).fetchall()
         return [Revision(n, parent, tree.lower(), *rest) for n, parent, tree, *rest in rows]
 

@@ -15,14 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.errors import DatasetFormatError, MaskValueError, ProjectError, StaleRevisionError, UsageError
+from terrazzo.errors import (
+    DamagedLabelError,
+    DatasetFormatError,
+    MaskValueError,
+    ProjectError,
+    StaleRevisionError,
+    UsageError,
+    unknown_name,
+)
 from terrazzo.project import categories, statuses, trees
 from terrazzo.project.consistency import refuse_loose, settled
 from terrazzo.project.objects import as_objects
 from terrazzo.project.operations import Operation, Outcome, Written, checked, digest_of, remember, replayed
 from terrazzo.project.samples import Entry, entry
 from terrazzo.project.store import Store, now
-from terrazzo.project.tiles import ObjectMap, Tiles, as_object_map, blank, cut, places, tile_hw
+from terrazzo.project.tiles import ObjectMap, Tiles, as_object_map, blank, cut, packed_blank, places, tile_hw
 from terrazzo.project.trees import Annotation, Tree, as_annotations
 
 AFTERWARDS = ("prelabelled", "in_progress", "labelled")  # what a sample may be called when it was drawn on
@@ -68,6 +76,55 @@ class Labels:
             packed, tree.tiles, tree.size_hw, where=where
         )  # others may write meanwhile
         return Label(object_map, tree.annotations, number, tree.hash.hex())
+
+    def look(self, name: str, revision: int | None = None) -> tuple[int, Tree]:
+        """Return (number, state) of a label as it stands, or as it was; no tile is read."""
+        with self._store.reading() as db:
+            one = entry(db, name)
+            number = one.head if revision is None else revision
+            return number, self.tree(db, one, number)
+
+    def packed(self, tree: Tree, *, where: str) -> list[bytes]:
+        """Return the tiles of a state, row by row, each as zlib of uint16, little-endian; DamagedLabelError naming
+        `where` unless each is what its name says."""
+        with self._store.reading() as db:
+            found = self._tiles.fetch(db, tree.tiles)
+        told = []
+        for place, name in zip(places(tree.size_hw), tree.tiles, strict=True):
+            hw = tile_hw(place, tree.size_hw)
+            if name == blank(hw):
+                told.append(packed_blank(hw))
+                continue
+            self._tiles.unpack(found, name, hw, where=f"{where}, tile {place}")
+            told.append(found[name])
+        return told
+
+    def packed_tile(self, name: str, tile: bytes) -> bytes:
+        """Return a tile that some revision of a label may have, by its name, as `packed` does; UnknownNameError where
+        there is none of that name and of a size that this label's tiles have."""
+        with self._store.reading() as db:
+            size_hw = entry(db, name).size_hw
+            found = self._tiles.fetch(db, [tile])
+        sizes = {tile_hw(place, size_hw) for place in places(size_hw)}
+        for hw in sizes:
+            if tile == blank(hw):
+                return packed_blank(hw)
+        if tile in found:
+            problem: DamagedLabelError | None = None
+            for hw in sizes:
+                try:
+                    self._tiles.unpack(found, tile, hw, where=f"{name!r}, tile {tile.hex()[:16]}…")
+                    return found[tile]
+                except DamagedLabelError as error:
+                    problem = error
+            assert problem is not None
+            raise problem
+        raise unknown_name("tile", tile.hex(), ())
+
+    def check(self, tree: Tree, *, where: str) -> None:
+        """Raise DamagedLabelError naming `where` unless every tile of a state can be read; each is read once."""
+        with self._store.reading() as db:
+            self._tiles.check(db, tree.tiles, tree.size_hw, where=where)
 
     def write(self, name: str, operation: Operation, *, status: str | None = None) -> Written:
         """Do one operation, durably; raises StaleRevisionError where somebody else changed the same.

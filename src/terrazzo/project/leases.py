@@ -37,7 +37,7 @@ class Leases:
     """The leases of one project."""
 
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._clock = store, clock
+        self._store, self.clock = store, clock
 
     def of(self, name: str) -> Lease | None:
         """Return the lease on a sample; None where it is free."""
@@ -45,7 +45,7 @@ class Leases:
             row = db.execute(
                 "SELECT client, author, until FROM leases WHERE sample = ?", (entry(db, name).id,)
             ).fetchone()
-        left = -1.0 if row is None else row[2] - self._clock()
+        left = -1.0 if row is None else row[2] - self.clock()
         return Lease(name, row[0], row[1], left) if 0 < left <= TTL else None
 
     def take(self, name: str, client: str, *, author: str | None = None, take_over: bool = False) -> Lease:
@@ -65,7 +65,7 @@ class Leases:
                     hint="Look on, or take it over.",
                 )
             sample = entry(db, name).id
-            values = (sample, client, author, self._clock() + TTL)
+            values = (sample, client, author, self.clock() + TTL)
             db.execute("INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)", values)
             if held is not None and is_others:
                 audit.note(

@@ -53,6 +53,15 @@ class Predictions:
             )
             return [row[0] for row in rows]
 
+    def of(self, name: str) -> list[tuple[str, str]]:
+        """Return (labelset, when) of the predictions for a sample, by labelset."""
+        with self._store.reading() as db:
+            rows = db.execute(
+                "SELECT labelset, at FROM predictions WHERE sample = ? ORDER BY labelset",
+                (entry(db, name).id,),
+            )
+            return [(labelset, at) for labelset, at in rows]
+
     def add(
         self,
         name: str,

@@ -22,9 +22,11 @@ from terrazzo.errors import MissingPathError
 from terrazzo.project import audit, statuses
 from terrazzo.project.categories import Categories
 from terrazzo.project.history import History, Revision
+from terrazzo.project.holdings import Holdings
 from terrazzo.project.issues import Issues
 from terrazzo.project.labels import Label, Labels
 from terrazzo.project.leases import Leases
+from terrazzo.project.listing import Listing
 from terrazzo.project.migration import Migration, Plan
 from terrazzo.project.models import Models
 from terrazzo.project.operations import Operation, Written
@@ -54,6 +56,8 @@ class Project:
         self.queue = Queue(store, self._tiles)
         self.leases = Leases(store)
         self.issues = Issues(store)
+        self.holdings = Holdings(store, self._tiles, self.labels)
+        self.listing = Listing(store, self.queue, self.leases.clock)
         self.releases = Releases(store, self._tiles, self.samples, self.name)
         self._migration = Migration(store, self._tiles, self.labels)
 

@@ -93,29 +93,45 @@ class Samples:
         with self._store.reading() as db:
             return entry(db, name)
 
+    def numbered(self, number: int) -> Entry:
+        """Return the sample with this number; UnknownNameError where there is none."""
+        with self._store.reading() as db:
+            row = db.execute(f"SELECT {COLUMNS} FROM samples WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise unknown_name("sample", f"{number}", ())
+        return Entry(*row)
+
     def add(
-        self, paths: Iterable[Path | str], *, split: str | None = None, author: str | None = None
+        self,
+        paths: Iterable[Path | str],
+        *,
+        split: str | None = None,
+        author: str | None = None,
+        problems: list[str] | None = None,
     ) -> list[str]:
         """Add images; returns the names of those that are new. One that is there already, unchanged, stays.
 
         Whole or not at all: a DataError lists everything that is no image, lies outside the root, or has changed under
-        its label. Every file is read once, for its hash.
+        its label. problems: a list to which that is added instead, a sentence each, while all the others come in.
+        Every file is read once, for its hash.
         """
         where = list(paths)
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             looks = list(pool.map(self._try_look, where))
-        problems = [str(look.what) + (f" ({look.found})" if look.found else "")
-                    for look in looks if isinstance(look, TerrazzoError)]  # fmt: skip
+        wrong = [str(look.what) + (f" ({look.found})" if look.found else "")
+                 for look in looks if isinstance(look, TerrazzoError)]  # fmt: skip
         new: list[str] = []
         with self._store.transaction() as db:
             for look in looks:
                 if isinstance(look, Look):
-                    _insert(db, look, split, new, problems)
-            if problems:
-                more = [f"… {len(problems)} in all"] if len(problems) > SHOWN else []
+                    _insert(db, look, split, new, wrong)
+            if wrong and problems is not None:
+                problems += wrong
+            elif wrong:
+                more = [f"… {len(wrong)} in all"] if len(wrong) > SHOWN else []
                 raise DataError(
-                    f"{len(problems)} of {len(where)} images cannot be added; none was.",
-                    found="\n" + "\n".join(problems[:SHOWN] + more),
+                    f"{len(wrong)} of {len(where)} images cannot be added; none was.",
+                    found="\n" + "\n".join(wrong[:SHOWN] + more),
                     expected=f"images below {self.root}",
                 )
             if new:
@@ -123,7 +139,12 @@ class Samples:
         return new
 
     def add_folder(
-        self, folder: Path | str, *, split: str | None = None, author: str | None = None
+        self,
+        folder: Path | str,
+        *,
+        split: str | None = None,
+        author: str | None = None,
+        problems: list[str] | None = None,
     ) -> list[str]:
         """Add the images in a folder and the folders in it, hidden ones not; as `add`."""
         folder = Path(folder).expanduser()
@@ -139,7 +160,7 @@ class Samples:
             raise MissingPathError(
                 f"There are no images in {folder}.", expected=", ".join(sorted(IMAGE_SUFFIXES))
             )
-        return self.add(sorted(found), split=split, author=author)
+        return self.add(sorted(found), split=split, author=author, problems=problems)
 
     def read(self, name: str) -> NDArray[Any]:
         """Return the image (H, W, C), upright; DataError where it is gone or is not the one that was labelled."""

@@ -187,5 +187,25 @@ CREATE TABLE queue (
 CREATE INDEX queue_places ON queue (labelset, ordering, place);
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _MODELS)
+_SERVED = """
+CREATE TABLE held (sample INTEGER PRIMARY KEY REFERENCES samples (id), revision INTEGER NOT NULL) STRICT;
+CREATE TABLE holdings (
+  sample INTEGER NOT NULL REFERENCES samples (id),
+  category INTEGER NOT NULL,
+  pixels INTEGER NOT NULL,
+  PRIMARY KEY (sample, category)
+) STRICT;
+CREATE INDEX holdings_of_categories ON holdings (category);
+
+CREATE TABLE withdrawals (
+  release TEXT PRIMARY KEY REFERENCES releases (id),
+  reason TEXT NOT NULL,
+  author TEXT,
+  at TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER withdrawals_stay BEFORE UPDATE ON withdrawals BEGIN SELECT RAISE (ABORT, 'a withdrawal stays'); END;
+CREATE TRIGGER withdrawals_last BEFORE DELETE ON withdrawals BEGIN SELECT RAISE (ABORT, 'a withdrawal stays'); END;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _MODELS, _SERVED)
 VERSION = len(STEPS)

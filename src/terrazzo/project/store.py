@@ -50,7 +50,8 @@ class Store:
         self._depth, self._is_writing = 0, False
         self.checked_tiles: set[bytes] = set()
         """Hashes of tiles that this process read whole; their content cannot change."""
-        self._is_read_only = read_only
+        self.is_read_only = read_only
+        """Whether nothing can be written."""
         with in_words(self.path):
             self._db = _connected(self.path, read_only=read_only)
         try:
@@ -121,7 +122,7 @@ class Store:
     def close(self) -> None:
         """Close the file; the log is worked into it, so that the file alone is the project."""
         with self._lock, contextlib.suppress(sqlite3.Error):
-            if not self._is_read_only:
+            if not self.is_read_only:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._db.close()
 
@@ -154,13 +155,13 @@ class Store:
             if application != schema.APPLICATION and (application or tables):
                 raise _no_project(self.path, f"a SQLite database of something else, {tables} tables")
             _refuse_newer(self.path, _pragma(self._db, "user_version"))
-            if not self._is_read_only:
+            if not self.is_read_only:
                 _set_log(self._db)
             self._db.execute(f"PRAGMA synchronous = {SYNCHRONOUS_FULL}")
             self._db.execute("PRAGMA fullfsync = 1")  # macOS: to the disk, not to its cache
             self._db.execute("PRAGMA foreign_keys = 1")
             self._db.execute("PRAGMA trusted_schema = 0")  # the file may come from anybody
-        if _pragma(self._db, "user_version") < schema.VERSION and not self._is_read_only:
+        if _pragma(self._db, "user_version") < schema.VERSION and not self.is_read_only:
             with self.transaction() as db:
                 for step in range(
                     _pragma(db, "user_version"), schema.VERSION

@@ -63,6 +63,12 @@ def blank(hw: tuple[int, int]) -> bytes:
     return name_of(np.zeros(hw, dtype=np.uint16))
 
 
+@lru_cache(maxsize=64)
+def packed_blank(hw: tuple[int, int]) -> bytes:
+    """Return such a tile as others are packed."""
+    return zlib.compress(bytes(hw[0] * hw[1] * 2), LEVEL)
+
+
 class Tiles:
     """The tiles in a project's file."""
 
@@ -97,6 +103,7 @@ class Tiles:
         """Return a tile (h, w) uint16 out of what `fetch` gave; raises as `get`. The project is not read."""
         if name == blank(hw):
             return np.zeros(hw, dtype=np.uint16)
+        self._store.checked_tiles.discard(name)  # until it has been read whole again
         if name not in packed:
             raise _damaged(where, "it is missing")
         length = hw[0] * hw[1] * 2

@@ -64,17 +64,22 @@ def refusal_of(error: TerrazzoError) -> RefusalError:
     )
 
 
-def problem(refusal: RefusalError) -> Response:
-    """Return the answer that tells a refusal."""
-    parts = {name: getattr(refusal, name) for name in ("found", "expected", "hint", "command")}
-    told = {
+def parts(refusal: RefusalError) -> dict[str, Any]:
+    """Return a refusal as problem details, plain JSON."""
+    found = {name: getattr(refusal, name) for name in ("found", "expected", "hint", "command")}
+    return {
         "type": f"urn:terrazzo:{refusal.kind}",
         "title": refusal.what,
         "status": refusal.status,
         "detail": str(refusal),
-        **{name: part for name, part in parts.items() if part is not None},
+        **{name: part for name, part in found.items() if part is not None},
         **refusal.members,
     }
+
+
+def problem(refusal: RefusalError) -> Response:
+    """Return the answer that tells a refusal."""
+    told = parts(refusal)
     body = json.dumps(told, ensure_ascii=False).encode()
     return Response(
         body, status_code=refusal.status, media_type="application/problem+json", headers=refusal.headers

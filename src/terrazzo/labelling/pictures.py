@@ -1,0 +1,198 @@
+"""Images as browsers show them: upright, 8 bits a channel, whole or as small as is looked at; thumbnails.
+
+Level 0 is the whole image, level k has half the width and height of level k-1, rounded up. A JPEG is decoded at the
+size that is asked for, so a first look at 12 megapixels takes a fifth of the time of the whole. What was made is kept
+in a folder beside the project, up to a number of bytes, under the hash of the image: nothing there is needed, and a
+changed image is another one. Images are only read, and never shown when they are not those that were labelled.
+"""
+
+import contextlib
+import io
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from terrazzo.decoding import opened
+from terrazzo.errors import TerrazzoError, UnreadableFileError
+from terrazzo.images import decode_image
+from terrazzo.labelling.limits import Limits
+from terrazzo.project import Project
+from terrazzo.project.samples import Entry
+from terrazzo.storage import replacing
+from terrazzo.web.problems import RefusalError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+SMALLEST = 512  # pixels of the longer side: the last level is not larger
+THUMB = 256  # pixels of the longer side
+QUALITY = 92  # of levels; thumbnails are looked at from afar
+DECODERS = 2  # images decoded at a time
+PLAIN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}  # what browsers show as it is
+PLAIN_HEADS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
+TURNS: dict[int, tuple[str, ...]] = {  # Pillow's words for what makes an image upright, by EXIF's orientation
+    1: (),
+    2: ("FLIP_LEFT_RIGHT",),
+    3: ("ROTATE_180",),
+    4: ("FLIP_TOP_BOTTOM",),
+    5: ("TRANSPOSE",),
+    6: ("ROTATE_270",),
+    7: ("TRANSVERSE",),
+    8: ("ROTATE_90",),
+}
+
+
+def level_hw(one: Entry, level: int) -> tuple[int, int]:
+    """Return (height, width) of a level of an image."""
+    return -(-one.height >> level), -(-one.width >> level)
+
+
+def levels(one: Entry) -> list[dict[str, int]]:
+    """Return the levels of an image, plain JSON."""
+    found = []
+    for level in range(16):
+        height, width = level_hw(one, level)
+        found.append({"level": level, "width": width, "height": height})
+        if max(height, width) <= SMALLEST:
+            break
+    return found
+
+
+class Pictures:
+    """The pictures of one project's images."""
+
+    def __init__(self, project: Project, limits: Limits) -> None:
+        self._project = project
+        self.folder = project.path.with_suffix(".pictures")
+        self._most = limits.cache_bytes
+        self._decoders = threading.BoundedSemaphore(DECODERS)
+        self._lock = threading.Lock()
+        self._bytes: int | None = None
+
+    def level(self, one: Entry, level: int) -> tuple[bytes, str]:
+        """Return (bytes, media type) of a level of a sample's image; raises DataError where it is gone or changed."""
+        there = levels(one)
+        if not 0 <= level < len(there):
+            raise RefusalError(
+                404,
+                f"The image has no level {level}.",
+                kind="unknown-level",
+                expected=f"0 to {len(there) - 1}",
+            )
+        self._refuse_changed(one)
+        return self._kept(one, f"level{level}", lambda: self._made(one, level_hw(one, level), level=level))
+
+    def thumb(self, one: Entry) -> tuple[bytes, str]:
+        """Return (bytes, media type) of a picture of 256 pixels at most; raises as `level`."""
+        self._refuse_changed(one)
+        scale = min(1.0, THUMB / max(one.height, one.width))
+        hw = max(1, round(one.height * scale)), max(1, round(one.width * scale))
+        return self._kept(one, "thumb", lambda: self._made(one, hw, level=None))
+
+    def _refuse_changed(self, one: Entry) -> None:
+        if self._project.samples.state(one) != "there":
+            self._project.samples.content(one)  # raises, with what is wrong
+
+    def _made(self, one: Entry, hw: tuple[int, int], *, level: int | None) -> tuple[bytes, str]:
+        data = self._project.samples.content(one)
+        with self._decoders:
+            if level == 0:
+                plain = _as_it_is(data, one)
+                if plain is not None:
+                    return data, plain
+            image = _small(data, one, hw)
+            file = io.BytesIO()
+            image.save(
+                file, "JPEG", quality=80 if level is None else QUALITY, subsampling=2 if level is None else 0
+            )
+        return file.getvalue(), "image/jpeg"
+
+    def _kept(self, one: Entry, what: str, make: Any) -> tuple[bytes, str]:
+        path = self.folder / f"{one.sha256[:40]}-{one.orientation}-{what}.jpg"
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except OSError:
+            data, media_type = make()
+            if media_type == "image/jpeg" and what != "level0":
+                self._keep(path, data)
+            return data, media_type
+        return data, "image/jpeg"
+
+    def _keep(self, path: Path, data: bytes) -> None:
+        """Keep a picture; a disk that is full or closed is done without."""
+        with self._lock, contextlib.suppress(OSError, TerrazzoError):
+            with replacing(path, durable=False) as beside:
+                beside.write_bytes(data)
+            if self._bytes is None:
+                self._bytes = sum(one.stat().st_size for one in self.folder.iterdir())
+            else:
+                self._bytes += len(data)
+            if self._bytes > self._most:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        files = sorted((one.stat().st_mtime, one.stat().st_size, one) for one in self.folder.iterdir())
+        total = sum(size for _, size, _ in files)
+        for _, size, one in files:
+            if total <= self._most * 3 // 4:
+                break
+            one.unlink(missing_ok=True)
+            total -= size
+        self._bytes = total
+
+
+def _as_it_is(data: bytes, one: Entry) -> str | None:
+    """The media type of a file that browsers show as we do: upright, 8 bits, three channels or one."""
+    if not data.startswith(PLAIN_HEADS) or one.orientation != 1:
+        return None
+    image = opened(data, where=repr(one.name))
+    is_deep = image.format == "PNG" and data[24] == 16
+    return (
+        PLAIN[str(image.format)]
+        if image.format in PLAIN and image.mode in ("RGB", "L") and not is_deep
+        else None
+    )
+
+
+def _small(data: bytes, one: Entry, hw: tuple[int, int]) -> "Image.Image":
+    """An image, upright, at this size, RGB or grey."""
+    from PIL import Image
+
+    is_turned = one.orientation >= 5
+    width, height = (hw[0], hw[1]) if is_turned else (hw[1], hw[0])  # as it is stored
+    try:
+        if data.startswith(b"\xff\xd8"):
+            image = opened(data, where=repr(one.name))
+            image.draft("RGB", (width, height))
+            shown: Image.Image = image.convert("L" if image.mode == "L" else "RGB")
+            if shown.size != (width, height):
+                shown = shown.resize((width, height), Image.Resampling.BOX, reducing_gap=2.0)
+            for turn in TURNS[one.orientation]:
+                shown = shown.transpose(Image.Transpose[turn])
+            return shown
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UnreadableFileError(
+            f"The image of {one.name!r} cannot be read.", found=str(error)[:200]
+        ) from error
+    shown = Image.fromarray(visible(decode_image(data, where=repr(one.name))))  # upright already
+    return shown if shown.size == (hw[1], hw[0]) else shown.resize((hw[1], hw[0]), Image.Resampling.BOX)
+
+
+def visible(image: "NDArray[Any]") -> "NDArray[np.uint8]":
+    """Return an image (H, W, C) of any dtype as people can look at it: (H, W) or (H, W, 3) uint8.
+
+    Of more than three channels the first three are shown, of two the first. What is no uint8 is stretched from its
+    lowest value to its highest.
+    """
+    import numpy as np
+
+    shown = image[..., :3] if image.shape[2] >= 3 else image[..., 0]
+    if shown.dtype == np.uint8:
+        return np.ascontiguousarray(shown)
+    low, high = float(shown.min()), float(shown.max())
+    scaled = (shown.astype(np.float32) - low) * (255.0 / (high - low) if high > low else 0.0)
+    return scaled.round().astype(np.uint8)

@@ -1,0 +1,212 @@
+"""The projects in one folder, opened when they are first asked for, each held so that no second server writes to it."""
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from terrazzo.errors import TerrazzoError, UsageError, unknown_name
+from terrazzo.labelling.access import Access, Person, Role
+from terrazzo.labelling.bodies import Intake, Told
+from terrazzo.labelling.events import Events
+from terrazzo.labelling.jobs import Jobs
+from terrazzo.labelling.limits import Limits
+from terrazzo.labelling.pictures import Pictures
+from terrazzo.project import Project, open_project, schema
+from terrazzo.project.audit import note
+from terrazzo.web.problems import RefusalError
+
+NAME = re.compile(r"[^\W_][\w.-]{0,99}")  # of a project that is made here
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+SUFFIX = ".db"
+APPLICATION_AT = 68  # in the head of a SQLite file: https://www.sqlite.org/fileformat.html
+
+
+class Shelf:
+    """The projects that one server serves, and what their requests share."""
+
+    def __init__(self, folder: Path, access: Access, limits: Limits | None = None) -> None:
+        self.folder = Path(os.path.realpath(folder))
+        self.access = access
+        self.limits = limits or Limits()
+        self.intake = Intake(self.limits.held_bytes, self.limits.body_seconds)
+        self.events = Events(self.limits.listeners)
+        self.jobs = Jobs(self.events)
+        self._lock = threading.RLock()
+        self._open: dict[str, Project] = {}
+        self._pictures: dict[str, Pictures] = {}
+        self._held = contextlib.ExitStack()
+        self.models_of: Callable[[str], list[dict[str, Any]]] = lambda name: []
+        """What is attached to a project, plain JSON; the routes of models say it."""
+
+    # -- people ----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_single_user(self) -> bool:
+        """Whether one person does everything, reviews of their own work included."""
+        return self.access.is_single_user
+
+    def who(self, request: Request) -> Person:
+        """Return who asks."""
+        person: Person = request.state.person
+        return person
+
+    def need(self, request: Request, role: Role) -> Person:
+        """Return who asks; RefusalError where they may not do what this role does."""
+        person = self.who(request)
+        if not person.may(role):
+            raise RefusalError(
+                403,
+                "You may not do that here.",
+                kind="role",
+                found=f"{person.name}, {person.role}",
+                expected=role,
+                hint="Whoever runs the server gives roles.",
+            )
+        return person
+
+    def tell(self, project: str, kind: str, **words: object) -> None:
+        """Tell all pages of a project of a change of some kind."""
+        self.events.send(project, {"kind": kind, **words})
+
+    def said(self, *names: str, most: int | None = None) -> Any:
+        """Return what FastAPI is to give a route: the JSON object of its request, with members of these names."""
+
+        async def read(request: Request) -> Told:
+            return Told.of(await self.intake.read(request, most or self.limits.max_json_bytes), names)
+
+        return Depends(read)
+
+    # -- projects --------------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Return the names of the projects in the folder."""
+        found = []
+        with os.scandir(self.folder) as entries:
+            for one in entries:
+                stem, suffix = os.path.splitext(one.name)
+                if suffix == SUFFIX and stem.isprintable() and one.is_file() and is_project(Path(one.path)):
+                    found.append(stem)
+        return sorted(found, key=str.casefold)
+
+    def project(self, name: str) -> Project:
+        """Return an open project; UnknownNameError, or ProjectInUseError where another server has it."""
+        with self._lock:
+            if name in self._open:
+                return self._open[name]
+            if name not in self.names():
+                raise unknown_name("project", name[:80], self.names())
+            return self._take(name)
+
+    def writable(self, name: str) -> Project:
+        """Return an open project that can be written to; RefusalError 423 otherwise."""
+        project = self.project(name)
+        refuse_read_only(project)
+        return project
+
+    def pictures(self, name: str) -> Pictures:
+        """Return the pictures of a project's images."""
+        project = self.project(name)
+        with self._lock:
+            if name not in self._pictures:
+                self._pictures[name] = Pictures(project, self.limits)
+            return self._pictures[name]
+
+    def create(self, name: str, author: str) -> Project:
+        """Make a project, with a folder of its name for its images; UsageError where the name is taken or none."""
+        if not NAME.fullmatch(name) or RESERVED.fullmatch(name) or name.endswith("."):
+            raise UsageError(
+                f"A project cannot be called {name!r:.80}.",
+                expected="letters, digits, '.', '_' and '-', such as street",
+            )
+        with self._lock:
+            taken = {one.casefold() for one in os.listdir(self.folder)}
+            if {f"{name}{SUFFIX}".casefold(), name.casefold()} & taken:
+                raise UsageError(f"There is something called {name!r} already.", hint="Choose another name.")
+            root = self.folder / name
+            root.mkdir()
+            open_project(self.folder / f"{name}{SUFFIX}", root=root).close()
+            project = self._take(name)
+            with project.store.transaction() as db:
+                note(db, "project made", author=author, name=name)
+            return project
+
+    def counts(self, name: str) -> dict[str, Any]:
+        """Return what the list of projects says of one; a project that nobody has opened yet is only looked into."""
+        with self._lock:
+            project = self._open.get(name)
+        if project is not None:
+            return _counts(project)
+        try:
+            with open_project(self.folder / f"{name}{SUFFIX}", create=False, read_only=True) as looked:
+                return _counts(looked)
+        except TerrazzoError as error:
+            return {
+                "name": name,
+                "counts": {},
+                "samples": 0,
+                "categories": 0,
+                "releases": 0,
+                "problem": error.what,
+            }
+
+    def close(self) -> None:
+        """End jobs and listeners, and close the projects: their logs are worked into their files."""
+        self.events.close()
+        self.jobs.close()
+        with self._lock:
+            for project in self._open.values():
+                project.close()
+            self._open.clear()
+            self._held.close()
+
+    def _take(self, name: str) -> Project:
+        path = self.folder / f"{name}{SUFFIX}"
+        is_writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        project = open_project(path, create=False, read_only=not is_writable)
+        try:
+            if is_writable:
+                self._held.enter_context(project.held())
+        except BaseException:
+            project.close()
+            raise
+        self._open[name] = project
+        return project
+
+
+def is_project(path: Path) -> bool:
+    """Whether a file is a labelling project, by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(APPLICATION_AT + 4)
+    except OSError:
+        return False
+    return head[APPLICATION_AT:] == schema.APPLICATION.to_bytes(4, "big")
+
+
+def refuse_read_only(project: Project) -> None:
+    """Raise RefusalError where nothing can be written."""
+    if project.store.is_read_only:
+        raise RefusalError(
+            423,
+            f"The project {project.name} is read-only.",
+            kind="read-only",
+            found=f"no permission to write {project.path}",
+        )
+
+
+def _counts(project: Project) -> dict[str, Any]:
+    counts = project.counts()
+    return {
+        "name": project.name,
+        "counts": counts,
+        "samples": sum(counts.values()),
+        "categories": len(project.categories),
+        "releases": len(project.releases),
+    }
