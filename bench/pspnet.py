@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peers.environments import environment_of
+from peers.openmmlab import openmmlab_environment
 from terrazzo import environment
 from terrazzo.devices import autocast
 from terrazzo.nn import ModelConfig, build
@@ -35,14 +35,6 @@ TARGETS = {("cpu", "f32"): 1.7, ("cpu", "bf16"): 5.0}  # at 512x1024
 CLOSE = {"f32": 1e-4, "bf16": 0.1}  # largest difference of logits, in their standard deviations
 WARM_UP = 2
 CHILD = Path(__file__).parent / "peers" / "mmseg_network.py"
-PACKAGES = ["torch==2.13.0", "mmengine", "mmcv-lite==2.1.0", "mmsegmentation==1.2.2", "ftfy", "regex", "numpy<2",
-            "setuptools<80"]  # fmt: skip
-# mmseg imports compiled operations of mmcv that these networks never call
-STUB = """def __getattr__(name):
-    def missing(*args, **kwargs):
-        raise NotImplementedError(name)
-    return missing
-"""
 
 
 def main() -> int:
@@ -146,7 +138,7 @@ class Peer:
         weights, image_file, logits = scratch / "weights.pt", scratch / "image.npy", scratch / "logits.npy"
         torch.save({their_name(name): tensor.cpu() for name, tensor in network.state_dict().items()}, weights)
         np.save(image_file, image.numpy())
-        python = args.peer_python or peer_environment()
+        python = args.peer_python or openmmlab_environment()
         command = [python, CHILD, "--weights", weights, "--image", image_file, "--logits", logits,
                    "--depth", args.depth, "--threads", args.threads, "--device", args.device,
                    "--precision", args.peer_precision]  # fmt: skip
@@ -188,17 +180,6 @@ def their_name(name: str) -> str:
         if name.startswith(ours):
             name = theirs + name.removeprefix(ours)
     return name.replace(".classifier.", ".conv_seg.")
-
-
-def peer_environment() -> Path:
-    python = environment_of("mmseg", PACKAGES)
-    where = subprocess.run(
-        [python, "-c", "import mmcv; print(mmcv.__path__[0])"], capture_output=True, text=True, check=True
-    )
-    stub = Path(where.stdout.strip()) / "_ext.py"
-    if not stub.exists():
-        stub.write_text(STUB)
-    return python
 
 
 if __name__ == "__main__":

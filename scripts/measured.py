@@ -52,6 +52,31 @@ def step(result: dict[str, Any]) -> Iterator[Row]:
     yield what, f"{result['terrazzo_ms']:,.1f} ms", beside, on
 
 
+def loader(result: dict[str, Any]) -> Iterator[Row]:
+    """Files to training samples."""
+    height, width = result["size_hw"]
+    for name, one in result["results"].items():
+        peer = {"mmseg": "MMSegmentation's pipeline", "hf": "the Hugging Face walk-through's transform"}[name]
+        what = f"One {width}x{height} PNG pair to a training sample, decoded once before"
+        beside = f"{one['peer_ms']:.1f} ms: {peer} ({one['ratio']:.1f}x; {one['ratio_decoding']:.1f}x decoding anew)"
+        yield what, f"{one['terrazzo_ms']:.1f} ms", beside, f"one thread of {result['processor']}"
+
+
+def evaluate_memory(result: dict[str, Any]) -> Iterator[Row]:
+    """Peak memory of scoring many images."""
+    peaks, kept = result["peak_mib"], result["kept_logits_mib"]
+    counts = sorted(peaks, key=int)
+    what = f"Peak memory of scoring {' and '.join(f'{int(count):,}' for count in counts)} images"
+    ours = " and ".join(f"{peaks[count]:,.0f} MiB" for count in counts)
+    beside = " and ".join(f"{kept[count]:,.0f} MiB" for count in counts)
+    yield (
+        what,
+        ours,
+        f"{beside}: all logits kept and resized (computed)",
+        _threads(result["threads"], result["processor"]),
+    )
+
+
 def metrics(result: dict[str, Any]) -> Iterator[Row]:
     """Confusion counts."""
     for one in result["results"]:
@@ -173,7 +198,9 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "predict_folder": predict_folder,
     "serve": serve,
     "serve-soak": soak,
+    "loader": loader,
     "metrics": metrics,
+    "evaluate_memory": evaluate_memory,
     "checkpoint": checkpoint,
     "kills": kills,
     "import": importing,

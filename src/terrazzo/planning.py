@@ -245,7 +245,9 @@ def plan(
 
 def _fitting(measured: Any, recipe: Recipe) -> tuple[Probe, list[str], list[str]]:
     """The probe in the largest portions that the memory holds; results do not depend on them."""
-    micro, kept, said = recipe.train.micro_batch or recipe.train.batch_size, [], []
+    micro = recipe.train.micro_batch or recipe.train.batch_size
+    kept: list[str] = []
+    said: list[str] = []
     while True:
         try:
             return measured(*kept), kept, said

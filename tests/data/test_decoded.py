@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     shelf = Shelf()
     cache = DecodedSamples(shelf, key="a", folder=tmp_path)
     check_all(cache, shelf)
-    assert "cannot be kept" in cache.said[0] and cache.bytes == 0
+    assert "cannot be kept" in cache.said[0] and cache.num_bytes == 0
 
 
 def test_the_caches_used_longest_ago_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

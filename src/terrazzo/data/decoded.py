@@ -76,7 +76,7 @@ class DecodedSamples:
         return sample
 
     @property
-    def bytes(self) -> int:
+    def num_bytes(self) -> int:
         """How many bytes of pixels have a place."""
         return 0 if self._pixels is None else self._pixels.size
 
@@ -187,8 +187,8 @@ def key_of(names: Sequence[str], hashes: Sequence[str], *tables: object) -> str:
 
 
 def _crc(image: NDArray[Any], mask: NDArray[Any] | None) -> int:
-    crc = zlib.crc32(np.ascontiguousarray(image).view(np.uint8).reshape(-1))
-    return crc if mask is None else zlib.crc32(np.ascontiguousarray(mask).view(np.uint8).reshape(-1), crc)
+    crc = zlib.crc32(memoryview(np.ascontiguousarray(image)).cast("B"))
+    return crc if mask is None else zlib.crc32(memoryview(np.ascontiguousarray(mask)).cast("B"), crc)
 
 
 def _aligned(size: int) -> int:
