@@ -30,6 +30,7 @@ from terrazzo.project.listing import Listing
 from terrazzo.project.migration import Migration, Plan
 from terrazzo.project.models import Models
 from terrazzo.project.operations import Operation, Written
+from terrazzo.project.origins import Origins
 from terrazzo.project.predictions import Predictions
 from terrazzo.project.queue import Place, Queue
 from terrazzo.project.releases import Releases
@@ -53,6 +54,7 @@ class Project:
         self.history = History(store, self._tiles, self.labels)
         self.predictions = Predictions(store, self.labels)
         self.models = Models(store)
+        self.origins = Origins(store, self._tiles, self.labels)
         self.queue = Queue(store, self._tiles)
         self.leases = Leases(store)
         self.issues = Issues(store)
