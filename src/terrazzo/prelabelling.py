@@ -175,7 +175,7 @@ def refresh(project: Project, labelset: str, *, seed: int = SEED) -> None:
 
 def hash_of(source: Source) -> str:
     """Return what a model is known by: the beginning of a sha256 over the files of its weights, hex."""
-    folder = _lies(source)
+    folder = weights_of(source)
     suffixes = (*WEIGHTS_FILES, *GRAPHS)
     files = [folder] if folder.is_file() else [file for file in folder.iterdir() if file.suffix in suffixes]
     if (folder / "model.safetensors").is_file():  # an optimiser's state beside it is not the model
@@ -285,7 +285,7 @@ def _opened(one: Attached, device: str) -> Predictor:
 
 
 def _planned(source: Source, predictor: Predictor, project: Project) -> Plan:
-    folder = _lies(source)
+    folder = weights_of(source)
     classes = list(zip(predictor.classes.names, predictor.classes.colors, strict=True))
     evaluation = folder / EVALUATION
     report = read_json(evaluation) if folder.is_dir() and evaluation.is_file() else None
@@ -294,8 +294,8 @@ def _planned(source: Source, predictor: Predictor, project: Project) -> Plan:
     return Plan(hash_of(source), path.resolve().name, where, tuple(project.models.plan(classes)), report)
 
 
-def _lies(source: Source) -> Path:
-    """The file or folder of a model's weights: of a run, its best checkpoint."""
+def weights_of(source: Source) -> Path:
+    """Return the file or folder of a model's weights: of a run, its best checkpoint."""
     path = Path(source)
     if (path / RECIPE).is_file():
         return Run.open(path).best_folder()
