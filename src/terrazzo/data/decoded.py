@@ -187,8 +187,8 @@ def key_of(names: Sequence[str], hashes: Sequence[str], *tables: object) -> str:
 
 
 def _crc(image: NDArray[Any], mask: NDArray[Any] | None) -> int:
-    crc = zlib.crc32(memoryview(np.ascontiguousarray(image)).cast("B"))
-    return crc if mask is None else zlib.crc32(memoryview(np.ascontiguousarray(mask)).cast("B"), crc)
+    crc = zlib.crc32(np.ascontiguousarray(image).tobytes())
+    return crc if mask is None else zlib.crc32(np.ascontiguousarray(mask).tobytes(), crc)
 
 
 def _aligned(size: int) -> int:

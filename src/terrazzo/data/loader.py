@@ -317,7 +317,7 @@ class _Step:
 
 
 def _prepare(
-    samples: SampleCache,
+    samples: SampleCache | DecodedSamples,
     transform: TrainTransform,
     key: tuple[int, int, int],
     image_CHW: NDArray[np.float32],
