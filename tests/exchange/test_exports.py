@@ -1,7 +1,9 @@
 """Releases given out and brought in again are the same masks; readers of others find what was labelled."""
 
 import filecmp
+import io
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from terrazzo.cli import labels as words
 from terrazzo.cli import main
 from terrazzo.data import importers
 from terrazzo.data.importers.planning import Wanted
-from terrazzo.errors import DataError, ExistingOutputError, UnknownNameError
+from terrazzo.errors import DataError, ExistingOutputError, ProjectError, UnknownNameError, UsageError
 from terrazzo.project import Project, open_project
 
 HW = (34, 46)
@@ -83,7 +85,8 @@ def test_a_folder_is_the_data_set_that_the_release_is(project: Project, tmp_path
     }
     for opened in (masks(data), masks(release)):
         assert all((opened[name] == mask).all() for name, mask in truth().items())
-    assert (out / "train/images/photos/a.png").read_bytes() == (project.root / A).read_bytes()
+    asis = exchange.give(project.releases["v1"], "folder", tmp_path / "as-it-is", keep_metadata=True)
+    assert (asis / "train/images/photos/a.png").read_bytes() == (project.root / A).read_bytes()
 
 
 def test_a_table_opens_with_datasets_and_here(project: Project, tmp_path: Path) -> None:
@@ -203,3 +206,66 @@ def test_the_command_exports_and_imports(
     assert "--out is a word of export" in capsys.readouterr().err
     with pytest.raises(UnknownNameError, match="There is no format 'cocoo'"):
         exchange.give(project.releases["v1"], "cocoo", out)
+
+
+def test_what_images_say_beside_their_pixels_is_not_given_away(tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8825).update({1: "N", 2: (50.0, 52.0, 47.9), 3: "E", 4: (4.0, 42.0, 1.2)})
+    (folder / "photos").mkdir(parents=True)
+    Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3)).save(
+        folder / "photos/place.jpg", exif=exif
+    )
+    with open_project(folder / "street.db") as project:
+        project.add_folder(folder / "photos")
+        project.categories.add("road")
+        project.write_mask("photos/place.jpg", np.ones((4, 4), np.uint16), status="labelled")
+        project.releases.create("v1")
+        for form in exchange.WAYS_OUT:
+            out = exchange.give(project.releases["v1"], form, tmp_path / form)
+            whole = b"".join(path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file())
+            assert b"\xff\xd8\xff" in whole, "the image is there"
+            assert b"Exif" not in whole or not _places(whole), form
+        given = Image.open(tmp_path / "segments" / "images" / "photos" / "place.jpg")
+        assert given.getexif()[0x0112] == 6 and not given.getexif().get_ifd(0x8825)
+        assert (np.asarray(given) == np.asarray(Image.open(folder / "photos/place.jpg"))).all()
+
+
+def _places(data: bytes) -> list[object]:
+    start = data.index(b"\xff\xd8\xff")
+    return list(Image.open(io.BytesIO(data[start:])).getexif().get_ifd(0x8825))
+
+
+def test_a_release_that_was_withdrawn_is_neither_given_away_nor_trained_on(
+    project: Project, tmp_path: Path
+) -> None:
+    before = project.releases["v1"]
+    project.releases.withdraw("v1", reason="faces", author="ann")
+    for attempt in (
+        lambda: exchange.give(project.releases["v1"], "folder", tmp_path / "out"),
+        lambda: tz.open_dataset(f"{project.path}@v1"),
+    ):
+        with pytest.raises(ProjectError, match="The release v1 was withdrawn.\n  found: by ann at .*: faces"):
+            attempt()
+    assert not (tmp_path / "out").exists()
+    again = project.releases["v1"]
+    assert (again.id, again.manifest) == (before.id, before.manifest) and project.releases.verify("v1") == []
+    with pytest.raises(UsageError, match="was withdrawn already"):
+        project.releases.withdraw("v1")
+    deed = project.audit(most=1)[0]
+    assert (deed.action, deed.author, deed.detail["reason"]) == ("release withdrawn", "ann", "faces")
+    with pytest.raises(sqlite3.IntegrityError, match="a withdrawal stays"), project.store.transaction() as db:
+        db.execute("DELETE FROM withdrawals")
+
+
+def test_a_dry_run_tells_what_would_come_and_nothing_came(project: Project, tmp_path: Path) -> None:
+    src = exchange.give(project.releases["v1"], "folder", project.root / "given", keep_metadata=True)
+    told = exchange.bring(project, "data-set", src, dry_run=True)
+    counts = project.counts()
+    assert (
+        told.samples and told.labels and not set(told.samples) & {one.name for one in project.samples.all()}
+    )
+    done = exchange.bring(project, "data-set", src)
+    assert (done.samples, done.labels) == (told.samples, told.labels)
+    assert sum(project.counts().values()) == sum(counts.values()) + len(told.samples)

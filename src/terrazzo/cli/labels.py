@@ -90,6 +90,11 @@ def _release_arguments(parser: Parser) -> None:
         help=f"export: {', '.join(WAYS_OUT)}; import: {', '.join(WAYS_IN)}",
     )
     parser.add_argument("--out", metavar="DIR", help="export: the new folder, made whole or not at all")
+    parser.add_argument(
+        "--keep-metadata",
+        action="store_true",
+        help="export: leave in image files what they say beside their pixels, such as places",
+    )
     parser.add_argument("--json", action="store_true", help="show: print the manifest itself")
 
 
@@ -193,7 +198,9 @@ def _verify(project: "Project", arguments: Namespace) -> int:
 def _export(project: "Project", arguments: Namespace) -> int:
     from terrazzo.exchange import give
 
-    print(f"Exported: {give(project.releases[arguments.names[0]], arguments.format, arguments.out)}")
+    release = project.releases[arguments.names[0]]
+    out = give(release, arguments.format, arguments.out, keep_metadata=arguments.keep_metadata)
+    print(f"Exported: {out}")
     return 0
 
 

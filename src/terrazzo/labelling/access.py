@@ -72,6 +72,11 @@ class Access:
         """Whether one person does everything, reviews of their own work included."""
         return len({one.name for one in self.people.values() if one.may("labeller")}) <= 1
 
+    def roles(self) -> dict[str, str]:
+        """Return {name: role} of everybody."""
+        people = [*self.people.values(), *([] if self.local is None else [self.local])]
+        return {one.name: one.role for one in people}
+
     def who(self, headers: Mapping[str, str], address: str) -> Person:
         """Return who asks; RefusalError where nobody knows them."""
         if self.local is not None:

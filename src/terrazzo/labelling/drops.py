@@ -82,13 +82,18 @@ def add_image(
 
 
 def add_folder(project: Project, path: str, *, author: str) -> list[str]:
-    """Add the images in a folder below the project's root; UsageError for one that is not."""
-    if "\0" in path or Path(path).is_absolute() or re.match(r"[A-Za-z]:|\\\\", path):
-        raise UsageError("A folder is named by its path below the project's root.", found=f"{path!r:.80}")
+    """Add the images in a folder below the project's root; raises as `below_root`."""
+    return project.add_folder(below_root(project, path), author=author)
+
+
+def below_root(project: Project, path: str) -> Path:
+    """Return where a path that a client names leads; UsageError unless that is below the project's root, links too."""
+    if "\0" in path or Path(path).is_absolute() or re.match(r"[A-Za-z]:|[\\/]", path):
+        raise UsageError("A place is named by its path below the project's root.", found=f"{path!r:.80}")
     real = Path(os.path.realpath(project.root / path))
     if not real.is_relative_to(os.path.realpath(project.root)):
-        raise UsageError("That folder lies outside the project's root.", found=f"{path!r:.80}")
-    return project.add_folder(real, author=author)
+        raise UsageError("That place lies outside the project's root.", found=f"{path!r:.80}")
+    return real
 
 
 def harmless(called: str, suffix: str) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 from terrazzo.labelling.pictures import levels
 from terrazzo.project import Project
+from terrazzo.project.audit import Deed
 from terrazzo.project.categories import Category
 from terrazzo.project.history import Revision
 from terrazzo.project.issues import Issue
@@ -94,8 +95,20 @@ def issue(one: Issue) -> dict[str, Any]:
     }
 
 
+def deed(one: Deed) -> dict[str, Any]:
+    """A line of the log."""
+    return {
+        "at": one.at,
+        "author": one.author,
+        "action": one.action,
+        "sample": one.sample,
+        "detail": one.detail,
+    }
+
+
 def release(one: Release) -> dict[str, Any]:
     """A release, without its samples."""
+    withdrawal = one.withdrawal
     return {
         "name": one.name,
         "id": one.id,
@@ -103,4 +116,6 @@ def release(one: Release) -> dict[str, Any]:
         "description": one.manifest["description"],
         "created_at": one.created_at,
         "samples": len(one.manifest["samples"]),
+        "withdrawn_at": None if withdrawal is None else withdrawal.at,
+        "withdrawn_for": None if withdrawal is None else withdrawal.reason,
     }

@@ -129,20 +129,12 @@ def routes(shelf: Shelf) -> APIRouter:
         return JSONResponse({"samples": len(plan.samples), "pixels": plan.pixels, "is_done": not is_dry})
 
     @api.get("/projects/{name}/audit")
-    def audit(request: Request, name: str, limit: int = 200) -> JSONResponse:
+    def audit(request: Request, name: str, cursor: int | None = None, limit: int = 100) -> JSONResponse:
         shelf.need(request, "reviewer")
-        deeds = shelf.project(name).audit(most=max(1, min(limit, 1000)))
-        items = [
-            {
-                "at": one.at,
-                "author": one.author,
-                "action": one.action,
-                "sample": one.sample,
-                "detail": one.detail,
-            }
-            for one in deeds
-        ]
-        return JSONResponse({"items": items, "next": None})
+        most = max(1, min(limit, 1000))
+        deeds = shelf.project(name).audit(most=most + 1, before=cursor)
+        items = [forms.deed(one) for one in deeds[:most]]
+        return JSONResponse({"items": items, "next": deeds[most - 1].number if len(deeds) > most else None})
 
     @api.get("/projects/{name}/events")
     async def events(name: str) -> StreamingResponse:

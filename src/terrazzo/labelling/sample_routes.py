@@ -35,10 +35,23 @@ def routes(shelf: Shelf) -> APIRouter:
         if category is not None:
             project.holdings.refresh()
         found = project.listing.page(
-            status=status, category=category, search=search, order=order, after=cursor, limit=limit
+            statuses=[status] if status else (),
+            category=category,
+            search=search,
+            order=order,
+            after=cursor,
+            limit=limit,
         )
         items = [forms.sample(line, client=client) for line in found.lines]
         return JSONResponse({"items": items, "next": found.next, "total": found.total})
+
+    @api.get("/queue/next")
+    def following(request: Request, name: str, order: str = "name", after: int | None = None) -> JSONResponse:
+        found = shelf.project(name).listing.next(shelf.who(request).name, order=order, after=after)
+        why = None if found is None else found.why or found.entry.reason
+        return JSONResponse(
+            {"sample": None if found is None else forms.sample(found), "why": why, "order": order}
+        )
 
     @api.post("/images")
     async def drop(request: Request, name: str) -> JSONResponse:
@@ -83,9 +96,16 @@ def routes(shelf: Shelf) -> APIRouter:
         person = shelf.need(request, "reviewer" if wanted in REVIEWS else "labeller")
         project = shelf.writable(name)
         one = project.samples.numbered(number)
-        project.set_status(one.name, wanted, reason=told.maybe_text("reason"), author=person.name)
+        warnings = project.check(one.name) if wanted == "labelled" else []
+        project.set_status(
+            one.name,
+            wanted,
+            reason=told.maybe_text("reason"),
+            author=person.name,
+            is_alone=shelf.is_single_user,
+        )
         shelf.tell(name, "status", sample=number, status=wanted)
-        return JSONResponse(forms.sample(project.listing.line(number)))
+        return JSONResponse({**forms.sample(project.listing.line(number)), "warnings": warnings})
 
     @api.get("/samples/{number}/image")
     def image(request: Request, name: str, number: int, level: int = 0) -> Response:

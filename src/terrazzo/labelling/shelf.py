@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,8 @@ class Shelf:
         self._lock = threading.RLock()
         self._open: dict[str, Project] = {}
         self._pictures: dict[str, Pictures] = {}
+        self.scratch = self.folder if os.access(self.folder, os.W_OK) else Path(tempfile.gettempdir())
+        """Where exports lie while they are made."""
         self._held = contextlib.ExitStack()
         self.models_of: Callable[[str], list[dict[str, Any]]] = lambda name: []
         """What is attached to a project, plain JSON; the routes of models say it."""
@@ -176,6 +179,8 @@ class Shelf:
         except BaseException:
             project.close()
             raise
+        if is_writable:
+            project.note_roles(self.access.roles())
         self._open[name] = project
         return project
 

@@ -6,7 +6,7 @@ and samples that come or go meanwhile neither repeat nor hide others.
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ PRIORITY: tuple[Status, ...] = (
     "skipped",
     "reviewed",
 )
+FRESH: tuple[Status, ...] = ("in_progress", "prelabelled", "todo")  # nobody finished it, nobody judged it
 MOST = 1000  # samples on a page
 LAST = "coalesce(q.place, 1 << 60)"
 KEYS = {
@@ -84,14 +85,17 @@ class Listing:
     def page(
         self,
         *,
-        status: str | None = None,
+        statuses: Sequence[str] = (),
         search: str | None = None,
         category: int | None = None,
         order: str = "name",
         after: str | None = None,
         limit: int = 100,
+        drew: str | None = None,
+        is_free: bool = False,
     ) -> Page:
-        """Return a page of the samples that have this status, this text in their name, and this category drawn.
+        """Return a page of the samples that have one of these statuses (any, where none is named), this text in their
+        name, this category drawn, and this author; is_free: that nobody holds.
 
         order: "name"; "priority", what waits for somebody first; or one of `orders`, as the newest model's queue has
         it, and then those that are in no queue. after: the `next` of the page before.
@@ -102,9 +106,16 @@ class Listing:
             raise UsageError(f"A page has 1 to {MOST:,} samples.", found=str(limit))
         words = self._words(order)
         where = ["1"]
-        if status is not None:
-            where.append("s.status = :status")
-            words["status"] = known(status)
+        if statuses:
+            where.append(f"s.status IN ({', '.join(f':status{at}' for at in range(len(statuses)))})")
+            words |= {f"status{at}": known(one) for at, one in enumerate(statuses)}
+        if drew is not None:
+            where.append("s.author = :drew")
+            words["drew"] = drew
+        if is_free:
+            where.append(
+                "NOT EXISTS (SELECT 1 FROM leases WHERE leases.sample = s.id AND until > :now AND until <= :now + :ttl)"
+            )
         if search:
             where.append("s.name LIKE :search ESCAPE '\\'")
             words["search"] = f"%{_escaped(search)}%"
@@ -113,9 +124,7 @@ class Listing:
                 "EXISTS (SELECT 1 FROM holdings AS h WHERE h.sample = s.id AND h.category = :category)"
             )
             words["category"] = category
-        key = KEYS.get(order, LAST)
-        if order == "random" and not words["labelset"]:
-            key = "s.sha256"  # as good as any dice
+        key = self._key(order, words)
         filters = " AND ".join(where)
         with self._store.reading() as db:
             total = db.execute(f"SELECT count(*) FROM samples AS s WHERE {filters}", words).fetchone()[0]
@@ -130,6 +139,37 @@ class Listing:
         lines = tuple(_line(row) for row in rows[:limit])
         more = json.dumps([rows[limit - 1][-1], lines[-1].entry.name]) if len(rows) > limit else None
         return Page(lines, more, total)
+
+    def next(self, author: str, *, order: str = "name", after: int | None = None) -> Line | None:
+        """Return the sample that `author` is to draw on next; None where all is done.
+
+        What was rejected of theirs comes first; then what nobody finished; what was rejected of others at the very end,
+        for it goes back to them. Samples that somebody holds are left out. after: the number of the one they come from:
+        the order goes on there, and round to its beginning.
+        """
+        for statuses, drew in ((("rejected",), author), (FRESH, None), (("rejected",), None)):
+            start = None if after is None else self._cursor(after, order)
+            for cursor in [start, None] if start else [None]:
+                page = self.page(
+                    statuses=statuses, order=order, after=cursor, limit=2, drew=drew, is_free=True
+                )
+                found = [line for line in page.lines if line.entry.id != after]
+                if found:
+                    return found[0]
+        return None
+
+    def _cursor(self, number: int, order: str) -> str | None:
+        words = self._words(order)
+        with self._store.reading() as db:
+            row = db.execute(
+                f"SELECT {self._key(order, words)}, s.name {FROM} WHERE s.id = :id", {**words, "id": number}
+            ).fetchone()
+        return None if row is None else json.dumps(row)
+
+    def _key(self, order: str, words: Mapping[str, Any]) -> str:
+        if order == "random" and not words["labelset"]:
+            return "s.sha256"  # as good as any dice
+        return KEYS.get(order, LAST)
 
     def line(self, number: int, *, order: str = "name") -> Line:
         """Return the line of the sample with this number; UsageError where there is none."""

@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from terrazzo.errors import MissingPathError
-from terrazzo.project import audit, statuses
+from terrazzo.project import audit, checks, statuses
 from terrazzo.project.categories import Categories
 from terrazzo.project.history import History, Revision
 from terrazzo.project.holdings import Holdings
@@ -151,11 +151,31 @@ class Project:
     # -- decisions ---------------------------------------------------------------------------------------------------
 
     def set_status(
-        self, name: str, status: str, *, reason: str | None = None, author: str | None = None
+        self,
+        name: str,
+        status: str,
+        *,
+        reason: str | None = None,
+        author: str | None = None,
+        is_alone: bool = True,
     ) -> None:
-        """Give a sample another status; ProjectError for a step that is not allowed, a reason for a rejection."""
+        """Give a sample another status; ProjectError for a step that is not allowed, a reason for a rejection.
+
+        is_alone: False in a team, where nobody judges what they drew themselves.
+        """
         with self.store.transaction() as db:
-            statuses.change(db, self.samples.get(name).id, status, reason=reason, author=author)
+            one = self.samples.get(name)
+            statuses.change(db, one.id, status, reason=reason, author=author, is_alone=is_alone)
+
+    def check(self, name: str) -> list[str]:
+        """Return what is worth a second look in a label, a sentence each. See `checks.look`."""
+        one = self.samples.get(name)
+        return checks.look(self.store, self.labels, self.holdings, one, state=self.samples.state(one))
+
+    def note_roles(self, roles: Mapping[str, str], *, author: str | None = None) -> None:
+        """Note in the log whose role is another one since the last time."""
+        with self.store.transaction() as db:
+            audit.note_roles(db, roles, author=author)
 
     def set_split(self, names: Sequence[str], split: str | None, *, author: str | None = None) -> None:
         """Say which split samples belong to: train, val, test, or None."""
@@ -173,9 +193,9 @@ class Project:
         """Let a category go that no label has; UsageError where one does."""
         return self._migration.delete(name, author=author)
 
-    def audit(self, *, most: int = 1000) -> list[audit.Deed]:
-        """Return what was decided, the newest first."""
-        return audit.log(self.store, most=most)
+    def audit(self, *, most: int = 1000, before: int | None = None) -> list[audit.Deed]:
+        """Return what was decided, the newest first; before: what is older than the line of this number."""
+        return audit.log(self.store, most=most, before=before)
 
     # -- the file ----------------------------------------------------------------------------------------------------
 

@@ -72,8 +72,10 @@ class ReleaseRecords:
 def records_of(path: Path, release: Release) -> tuple[dict[str, ReleaseRecords], int]:
     """Return ({split: records}, how many samples are left out because nobody finished them).
 
-    "" is the split of samples that have none, where no sample has one; else these are of train.
+    "" is the split of samples that have none, where no sample has one; else these are of train. ProjectError for a
+    release that was withdrawn.
     """
+    release.refuse_withdrawn()
     finished = [one for one in release.samples if one.status in FINISHED]
     has_splits = any(one.split for one in finished)
     short = short_names([one.name for one in release.samples])

@@ -24,6 +24,18 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MAX_DESCRIPTION = 10_000  # characters
 
 
+@dataclass(frozen=True)
+class Withdrawal:
+    """That a release is not to be used any more."""
+
+    reason: str
+    """Why; "" where nobody said."""
+    author: str | None
+    """Who said so."""
+    at: str
+    """When, UTC."""
+
+
 @dataclass(frozen=True, eq=False)
 class Release:
     """One release, with all that it says."""
@@ -34,6 +46,8 @@ class Release:
     """As people call it; no other release's."""
     manifest: Mapping[str, Any]
     """Plain JSON; `manifest.compose` says what is in it."""
+    withdrawal: Withdrawal | None
+    """That it was withdrawn, where it was by the time it was read."""
     _store: Store
     _tiles: Tiles
     _samples: Samples
@@ -58,6 +72,16 @@ class Release:
     def samples(self) -> tuple[Member, ...]:
         """As they were, by name."""
         return manifest.members(self.manifest)
+
+    def refuse_withdrawn(self) -> None:
+        """Raise ProjectError where it was withdrawn."""
+        if self.withdrawal is not None:
+            reason = f": {self.withdrawal.reason}" if self.withdrawal.reason else ""
+            raise ProjectError(
+                f"The release {self.name} was withdrawn.",
+                found=f"by {self.withdrawal.author or 'somebody'} at {self.withdrawal.at}{reason}",
+                hint="What was made of it keeps its hash. Use another release.",
+            )
 
     def image(self, member: Member) -> bytes:
         """Return the bytes of an image's file; DataError where it is gone, or is not the one that was released."""
@@ -148,6 +172,31 @@ class Releases:
             audit.note(db, "release", author=author, name=name, id=identity, samples=len(value["samples"]))
         return self._release(identity, name, data)
 
+    def withdraw(self, name: str, *, reason: str = "", author: str | None = None) -> Withdrawal:
+        """Say that a release is not to be used any more; it stays, with its history, and cannot come back."""
+        if len(reason) > MAX_DESCRIPTION:
+            raise UsageError(f"A reason has at most {MAX_DESCRIPTION:,} characters.")
+        with self._store.transaction() as db:
+            release = self[name]
+            known = self.withdrawals().get(release.id)
+            if known is not None:
+                raise UsageError(f"The release {release.name} was withdrawn already.", found=known.at)
+            made = Withdrawal(reason, author, now())
+            values = (release.id, made.reason, made.author, made.at)
+            db.execute("INSERT INTO withdrawals VALUES (?, ?, ?, ?)", values)
+            audit.note(
+                db, "release withdrawn", author=author, name=release.name, id=release.id, reason=reason
+            )
+        return made
+
+    def withdrawals(self) -> dict[str, Withdrawal]:
+        """Return {id: withdrawal} of the releases that were withdrawn."""
+        with self._store.reading() as db:
+            if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'withdrawals'").fetchone() is None:
+                return {}  # an older file, opened to read
+            rows = db.execute("SELECT release, reason, author, at FROM withdrawals").fetchall()
+        return {identity: Withdrawal(*rest) for identity, *rest in rows}
+
     def diff(self, new: str, old: str | None = None) -> Diff:
         """Return what is new in a release since another one; None: since its parent, or nothing."""
         after = self[new]
@@ -231,7 +280,8 @@ class Releases:
 
     def _release(self, identity: str, name: str, data: bytes) -> Release:
         value = manifest.opened(identity, data)
-        return Release(identity, name, value, self._store, self._tiles, self._samples)
+        withdrawal = self.withdrawals().get(identity)
+        return Release(identity, name, value, withdrawal, self._store, self._tiles, self._samples)
 
 
 def _line(error: TerrazzoError) -> str:

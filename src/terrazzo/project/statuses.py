@@ -16,6 +16,7 @@ Status = Literal["todo", "prelabelled", "in_progress", "labelled", "reviewed", "
 STATUSES: tuple[Status, ...] = get_args(Status)
 FINISHED: tuple[Status, ...] = ("labelled", "reviewed")  # somebody says that the label is done
 UNDRAWN: tuple[Status, ...] = ("todo", "prelabelled")  # what stands there, if anything, is a model's
+JUDGED: tuple[Status, ...] = ("reviewed", "rejected")  # somebody else says what they think of it
 MAX_REASON = 2000  # characters
 
 NEXT: Mapping[Status, tuple[Status, ...]] = {
@@ -57,21 +58,30 @@ def change(
     *,
     reason: str | None = None,
     author: str | None = None,
+    is_alone: bool = True,
     is_import: bool = False,
 ) -> None:
     """Give the sample with this number another status; ProjectError for a step that is not allowed.
 
-    reason: why it is rejected or skipped; a rejection needs one. is_import: any step is allowed, for the steps were
-    taken elsewhere.
+    reason: why it is rejected or skipped; a rejection needs one. is_alone: whoever asks may judge what they drew
+    themselves, for there is nobody else. is_import: any step is allowed, for the steps were taken elsewhere.
     """
     wanted = known(status)
-    name, old, had = db.execute("SELECT name, status, reason FROM samples WHERE id = ?", (sample,)).fetchone()
+    name, old, had, drew = db.execute(
+        "SELECT name, status, reason, author FROM samples WHERE id = ?", (sample,)
+    ).fetchone()
     if wanted == old and reason in (None, had):
         return
     if wanted == "rejected" and not (reason or "").strip() and not is_import:
         raise UsageError("A rejection needs a reason.", hint="Say what is to be mended: reason='…'.")
     if reason is not None and len(reason) > MAX_REASON:
         raise UsageError(f"A reason has at most {MAX_REASON:,} characters.", found=f"{len(reason):,}")
+    if wanted in JUDGED and wanted != old and not is_alone and author is not None and author == drew:
+        raise ProjectError(
+            f"Whoever labelled {name!r} does not review it.",
+            found=f"labelled and judged by {author}",
+            expected="a second pair of eyes",
+        )
     if wanted not in (*NEXT[old], old) and not is_import:
         raise ProjectError(
             f"The sample {name!r} cannot go from {old} to {wanted}.",

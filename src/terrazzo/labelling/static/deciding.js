@@ -22,7 +22,7 @@ export class Decisions {
       if (!this.mayChange()) return;
       const warnings = state.editor ? looked(state.editor.label) : [];
       const told = await this.decide("labelled");
-      const all = [...warnings, ...(told.warnings ?? [])];
+      const all = told.warnings ?? warnings; // the server looks at more
       if (all.length) toast(`${told.name} is submitted. Worth a look: ${all.join("; ")}.`, "warn", { seconds: 9 });
       await this.next(OPEN, "Every image of this list is done.");
     });
