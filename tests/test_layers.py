@@ -127,7 +127,13 @@ ALLOWED: dict[tuple[str, str], str] = {  # (who, whom) beyond the rule, and why
 THIRD_PARTIES: dict[str, set[str]] = {
     "values": {"numpy", "PIL", "tifffile", "IPython", "fsspec", "cv2"}
 }  # elsewhere: anything
-LATE = {"decoding"}  # imported inside the functions of images.py, so their own imports may stand on top
+LATE = {  # imported inside the functions of others, so their own imports may stand on top
+    "decoding",  # of images.py
+    *(
+        f"labelling.{name}"  # of labelling/app.py, by way of assist_routes
+        for name in ("assist", "grabcut", "merging", "prompts", "sam", "scissors", "slic", "superpixels")
+    ),
+}
 AT_TOP: dict[str, set[str]] = {"values": {"numpy"}, "shells": set()}  # outside functions
 
 

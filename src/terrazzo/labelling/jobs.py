@@ -20,7 +20,12 @@ from terrazzo.web.problems import busy, refusal_of
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 Work = Callable[[Callable[..., None], Callable[[], bool]], Any]
-SLOW = ("predict", "train", "score")  # kinds that wait for each other, and for nobody else
+LINES = {  # kind -> the line it stands in, which has one worker; all others stand in "quick"
+    "predict": "slow",
+    "train": "slow",
+    "score": "slow",
+    "embedding": "reading",  # an image, by SAM: seconds, while superpixels should not wait
+}
 WORKERS = 2  # of quick jobs
 WAITING = 500  # jobs in a line
 KEPT = 500  # jobs that are over and still told of
@@ -63,7 +68,7 @@ class Jobs:
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
-        self._lines: dict[str, deque[Job]] = {"quick": deque(), "slow": deque()}
+        self._lines: dict[str, deque[Job]] = {name: deque() for name in ("quick", *LINES.values())}
         self._threads: list[threading.Thread] = []
         self._is_closed = False
 
@@ -72,7 +77,7 @@ class Jobs:
 
         work(progress, is_cancelled) returns plain JSON. project: whose pages are told of it.
         """
-        line = "slow" if kind in SLOW else "quick"
+        line = LINES.get(kind, "quick")
         with self._changed:
             for job in self._jobs.values():
                 if (job.kind, job.key) == (kind, key) and not job.is_over.is_set():
@@ -83,7 +88,7 @@ class Jobs:
             self._jobs[job.id] = job
             self._lines[line].append(job)
             self._forget()
-            if sum(thread.name == line for thread in self._threads) < (1 if line == "slow" else WORKERS):
+            if sum(thread.name == line for thread in self._threads) < (WORKERS if line == "quick" else 1):
                 thread = threading.Thread(
                     target=self._work, args=(self._lines[line],), name=line, daemon=True
                 )

@@ -55,7 +55,7 @@ def routes(shelf: Shelf) -> APIRouter:
                 "categories": forms.categories(project),
                 "labelsets": project.predictions.labelsets(),
                 "models": shelf.models_of(name),
-                "tools": readiness(),
+                "tools": {**readiness(), "sam": shelf.sam()},
                 "releases": [forms.release(one) for one in project.releases],
                 "limits": {"image_bytes": limits.max_image_bytes, "pixels": limits.max_pixels},
             }

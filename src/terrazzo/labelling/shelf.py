@@ -47,6 +47,8 @@ class Shelf:
         self._held = contextlib.ExitStack()
         self.models_of: Callable[[str], list[dict[str, Any]]] = lambda name: []
         """What is attached to a project, plain JSON; the routes of models say it."""
+        self.sam: Callable[[], dict[str, Any]] = lambda: {"ready": False, "says": "not asked for"}
+        """Whether masks by SAM are ready, plain JSON; the routes of assistance say it."""
 
     # -- people ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Which of the tools that need more than the page are ready on this machine, and what is missing for the others."""
+"""Which of the tools that need OpenCV are ready on this machine, and what is missing for the others."""
 
 import importlib.util
 from typing import Any
@@ -12,5 +12,4 @@ def readiness() -> dict[str, dict[str, Any]]:
     return {
         "scissors": cv2,
         "grabcut": cv2,
-        "sam": {"ready": False, "says": "no SAM weights are attached"},
     }
