@@ -10,9 +10,10 @@ from os import PathLike
 from pathlib import Path
 
 from terrazzo.data import doctor, open_dataset
-from terrazzo.data.scenes import write_scenes
+from terrazzo.data.scenes import scenes, write_scenes
 from terrazzo.errors import DataError
 from terrazzo.evaluation import evaluate
+from terrazzo.images import write_image
 from terrazzo.inference import load
 from terrazzo.predicting import predict
 from terrazzo.progress import duration
@@ -25,6 +26,10 @@ from terrazzo.training import train
 TRAIN, VAL = 1000, 60  # scenes
 SIZE_HW = (112, 144)  # what two cores see often enough in four minutes
 SHOWN = 6  # held-out scenes in the picture
+TO_LABEL, NEW_FIRST = (
+    24,
+    2_000_000,
+)  # scenes without masks, and the index of the first: neither trained on nor scored
 
 
 def quickstart(
@@ -32,7 +37,8 @@ def quickstart(
 ) -> Report | None:
     """Go round the loop in `out` (made here) and return the scores on held-out scenes; None when it was stopped.
 
-    Leaves out/data (a data set), out/run (a run), out/predictions (masks, overlays, shares) and out/pictures.png.
+    Leaves out/data (a data set), out/run (a run), out/predictions (masks, overlays, shares), out/pictures.png, and
+    out/street, scenes that are still to be labelled.
     Raises ExistingOutputError when `out` holds something already.
     """
     out = Path(out)
@@ -66,12 +72,18 @@ def quickstart(
     with replacing(out / "pictures.png") as beside:
         contact_sheet(pictures, columns=2, cell=720).save(beside)
 
+    for scene in scenes(TO_LABEL, seed=seed, size_hw=SIZE_HW, first=NEW_FIRST):
+        write_image(out / "street" / f"{scene.name}.png", scene.image, durable=False)
+
     print(
         f"\nDone in {duration(time.monotonic() - began)}: {100 * report.miou:.1f} mIoU on scenes it has not seen."
     )
     print("These are drawings; the score says nothing about photographs.")
     print(f"  look at     {out / 'pictures.png'}   (image | truth | prediction)")
     print(f"  curves      tensorboard --logdir {run.path}")
+    print(
+        f"  label       terrazzo label {out / 'street'} --model {run.path}   ({TO_LABEL} new scenes, pre-labelled)"
+    )
     print("\nYour own images: put them into my-data/train/images and their masks (PNG, class ids) into")
     print("my-data/train/masks, the classes' names into my-data/classes.txt, one a line. Then:")
     print("  terrazzo check my-data")

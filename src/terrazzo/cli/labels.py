@@ -40,6 +40,11 @@ def _label_arguments(parser: Parser) -> None:
         help="a host name by which people call the server, beside its addresses; may be repeated",
     )
     parser.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="a run or a model folder, such as runs/demo: it predicts in the background what nobody labelled yet",
+    )
+    parser.add_argument(
         "--people",
         metavar="FILE",
         help='who may do what: JSON, {"ann": "labeller"}; viewer, labeller, reviewer or admin',
@@ -68,6 +73,7 @@ def _label(arguments: Namespace) -> None:
         names=arguments.name,
         people=arguments.people,
         token_file=arguments.token_file,
+        model=arguments.model,
         browser=not arguments.no_browser,
     )
 

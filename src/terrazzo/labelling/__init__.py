@@ -10,12 +10,14 @@
     arrival.py    operations, from base64 to arrays
     jobs.py       work in the background; events.py: pages are told of changes
     forms.py      what the page is told, as plain JSON; refusals.py: errors, likewise
+    training.py   train on this, in a process of its own; scores.py: what more labels might be worth
     tools.py      which tools are ready on this machine
     app.py        the application; *_routes.py its routes, by subject
     running.py    sockets, signals, and the end
     static/       the page
 
-Nothing is fetched and nothing is sent anywhere. This package needs `pip install "terrazzo[label]"`, but no torch.
+Nothing is fetched and nothing is sent anywhere. This package needs `pip install "terrazzo[label]"`, and torch only
+where a model is attached or predicts.
 """
 
 import os
@@ -39,6 +41,7 @@ def label(
     names: Sequence[str] = (),
     token_file: "Where | None" = None,
     people: "Where | None" = None,
+    model: "Where | None" = None,
     limits: Limits | None = None,
     browser: bool = True,
 ) -> None:
@@ -48,8 +51,10 @@ def label(
     beside it, FOLDER.db, to which its images are added, now and whenever it is opened again. host: beyond this
     machine's own addresses everybody needs a token; tokens are made, kept in `token_file`, which only its owner can
     read, and shown once. people: a JSON file {"name": "viewer | labeller | reviewer | admin"}; one admin where None.
-    port: 0 takes any free one. names: host names by which the server is called, beside its addresses. browser: open the
-    page. Raises UsageError, MissingExtraError, ProjectError and ProjectInUseError.
+    model: a run or a model that is attached, and predicts in the background what nobody labelled yet; a project without
+    categories gets its classes. port: 0 takes any free one. names: host names by which the server is called, beside its
+    addresses. browser: open the page. Raises UsageError, MissingExtraError, ProjectError, ProjectInUseError, and what
+    `load` raises.
     """
     check_installed()
     from terrazzo.labelling.running import serve
@@ -61,6 +66,7 @@ def label(
         names=names,
         token_file=token_file,
         people=people,
+        model=model,
         limits=limits or Limits(),
         browser=browser,
     )

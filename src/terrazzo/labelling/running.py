@@ -9,7 +9,7 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from terrazzo.errors import ProjectInUseError
+from terrazzo.errors import ProjectInUseError, UsageError
 from terrazzo.labelling.access import Access, Person, Role
 from terrazzo.labelling.app import create_app
 from terrazzo.labelling.limits import Limits
@@ -31,6 +31,7 @@ def serve(
     names: Sequence[str],
     token_file: "str | os.PathLike[str] | None",
     people: "str | os.PathLike[str] | None",
+    model: "str | os.PathLike[str] | None",
     limits: Limits,
     browser: bool,
 ) -> None:
@@ -55,6 +56,8 @@ def serve(
                 shelf.project(opened.name)
             elif not any(_can_open(shelf, name) for name in shelf.names()):
                 raise ProjectInUseError(f"Every project in {opened.folder} is served by another process.")
+            if model is not None:
+                _attach(shelf, opened, model)
             run(shelf, opened, listener, links=links, browser=browser)
         finally:
             shelf.close()
@@ -122,6 +125,31 @@ def _can_open(shelf: Shelf, name: str) -> bool:
     except ProjectInUseError:
         return False
     return True
+
+
+def _attach(shelf: Shelf, opened: Opened, model: "str | os.PathLike[str]") -> None:
+    """Attach a model to the project that is served, and let it predict in the background."""
+    if opened.name is None:
+        raise UsageError(
+            "A model is attached to one project.",
+            found=f"a folder of projects: {', '.join(shelf.names()[:5])}",
+            command=f"terrazzo label {opened.folder / shelf.names()[0]}.db --model {os.fspath(model)}",
+        )
+    from terrazzo import prelabelling
+    from terrazzo.labelling.loop_routes import predicting
+
+    project = shelf.writable(opened.name)
+    had = len(project.categories)
+    one = prelabelling.attach(project, model, author=local_name())
+    if not had:
+        print(f"The project gets the {len(one.classes)} classes of {one.name}.")
+    left_out = [name for name, number in one.mapping.items() if number is None]
+    if left_out:
+        print(f"No category is called as these classes, which are left out: {', '.join(left_out)}")
+    job = shelf.jobs.start(
+        "predict", opened.name, predicting(shelf, opened.name, one.hash, None), project=opened.name
+    )
+    print(f"Attached {one.name} ({one.hash}); it predicts in the background (job {job.id}).", flush=True)
 
 
 def _tell(shelf: Shelf, opened: Opened, address: str, links: dict[str, str]) -> None:

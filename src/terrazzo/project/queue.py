@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.errors import UsageError, unknown_name
-from terrazzo.project import categories, orders, trees
+from terrazzo.project import categories, orders
+from terrazzo.project.holdings import Holdings
 from terrazzo.project.leases import TTL
 from terrazzo.project.measures import Area, Measure
 from terrazzo.project.ranking import Ranked, queued
 from terrazzo.project.samples import entry
 from terrazzo.project.statuses import STATUSES, UNDRAWN
 from terrazzo.project.store import Store
-from terrazzo.project.tiles import Tiles
 
 OPEN = ("todo", "prelabelled", "in_progress", "rejected")  # what somebody may draw on next
 VERDICTS = ("label", "model", "neither")
@@ -63,8 +63,8 @@ class Disagreement:
 class Queue:
     """The queues of one project."""
 
-    def __init__(self, store: Store, tiles: Tiles) -> None:
-        self._store, self._tiles = store, tiles
+    def __init__(self, store: Store, holdings: Holdings) -> None:
+        self._store, self._holdings = store, holdings
 
     # -- what is taken down ------------------------------------------------------------------------------------------
 
@@ -133,21 +133,16 @@ class Queue:
 
     def labelled(self) -> dict[int, int]:
         """Return {category: pixels} of what people labelled so far, every living category among them."""
+        self._holdings.refresh()
+        marks = ", ".join("?" * len(UNDRAWN))
         with self._store.reading() as db:
             total = {one.id: 0 for one in categories.read(db) if not one.is_deleted}
-            marks = ", ".join("?" * len(UNDRAWN))
             rows = db.execute(
-                "SELECT tree, count(*) FROM samples JOIN revisions ON sample = samples.id AND number = head "
-                f"WHERE status NOT IN ({marks}) GROUP BY tree",
+                "SELECT category, sum(pixels) FROM holdings JOIN samples ON samples.id = sample "
+                f"WHERE status NOT IN ({marks}) GROUP BY category",
                 UNDRAWN,
             ).fetchall()
-            for name, times in rows:
-                tree = trees.load(db, name, where="a sample")
-                counts = self._tiles.counts(db, tree.tiles)
-                for one in tree.annotations:
-                    if one.category_id in total:
-                        total[one.category_id] += times * counts.get(one.id, 0)
-        return total
+        return total | {category: pixels for category, pixels in rows if category in total}
 
     # -- the queues --------------------------------------------------------------------------------------------------
 
