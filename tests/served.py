@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
@@ -32,6 +33,7 @@ class BrightestChannel:
 
     def __init__(self) -> None:
         self.network, self.channels, self.align_corners, self.says = nn.Identity(), 3, False, "by hand"
+        self.device = torch.device("cpu")
         self.may_look = threading.Event()
         self.may_look.set()
         self.is_looking = threading.Event()

@@ -45,8 +45,7 @@ class Model:
     @property
     def is_on_gpu(self) -> bool:
         """Whether its network runs on an accelerator."""
-        device = getattr(self.predictor.eye.backend, "device", None)
-        return getattr(device, "type", "cpu") not in ("cpu", "meta")
+        return self.predictor.eye.backend.device.type not in ("cpu", "meta")
 
     def seeing(self, batch: int) -> "Predictor":
         """Return the predictor that sees up to `batch` images in one pass; windows are batches already."""
