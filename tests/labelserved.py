@@ -5,6 +5,7 @@ import http.client
 import json
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -98,6 +99,16 @@ class Client:
             "ms": 120,
         }
         return self.send("POST", f"/samples/{sample}/ops", value)
+
+    def finished(self, job: str) -> Any:
+        """Wait for a job; returns what is told of it."""
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            told = self.ask("GET", f"{API}/jobs/{job}").json
+            if told["state"] not in ("waiting", "running"):
+                return told
+            time.sleep(0.02)
+        raise AssertionError(f"the job {job} does not end")
 
     def object_map(self, sample: int, revision: int | None = None) -> NDArray[np.uint16]:
         """Return the object ids (H, W) of a label, put together by NumPy from what the server sends."""

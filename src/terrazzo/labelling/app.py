@@ -64,10 +64,8 @@ def _routers(shelf: Shelf) -> list[APIRouter]:
         from terrazzo.labelling import loop_routes
 
         found.append(loop_routes.routes(shelf))
-    return [
-        *found,
-        *(one.routes(shelf) for one in (project_routes, sample_routes, label_routes, release_routes)),
-    ]
+    ours = (project_routes, sample_routes, label_routes, release_routes)
+    return [*found, *(one.routes(shelf) for one in ours), release_routes.imports(shelf)]
 
 
 class _Fresh(StaticFiles):

@@ -12,7 +12,7 @@ from typing import Any
 from fastapi import Depends
 from starlette.requests import Request
 
-from terrazzo.errors import TerrazzoError, UsageError, unknown_name
+from terrazzo.errors import ProjectError, TerrazzoError, UsageError, unknown_name
 from terrazzo.labelling.access import Access, Person, Role
 from terrazzo.labelling.bodies import Intake, Told
 from terrazzo.labelling.events import Events
@@ -166,23 +166,21 @@ class Shelf:
         self.events.close()
         self.jobs.close()
         with self._lock:
-            for project in self._open.values():
-                project.close()
             self._open.clear()
             self._held.close()
 
     def _take(self, name: str) -> Project:
         path = self.folder / f"{name}{SUFFIX}"
         is_writable = os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-        project = open_project(path, create=False, read_only=not is_writable)
-        try:
+        with contextlib.ExitStack() as until_open:
+            project = open_project(path, create=False, read_only=not is_writable)
+            until_open.callback(project.close)
             if is_writable:
-                self._held.enter_context(project.held())
-        except BaseException:
-            project.close()
-            raise
-        if is_writable:
-            project.note_roles(self.access.roles())
+                until_open.enter_context(project.held())
+                project.note_roles(self.access.roles())
+            else:
+                _refuse_older(project)
+            self._held.push(until_open.pop_all())
         self._open[name] = project
         return project
 
@@ -205,6 +203,17 @@ def refuse_read_only(project: Project) -> None:
             f"The project {project.name} is read-only.",
             kind="read-only",
             found=f"no permission to write {project.path}",
+        )
+
+
+def _refuse_older(project: Project) -> None:
+    with project.store.reading() as db:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version < schema.VERSION:
+        raise ProjectError(
+            f"The project {project.path} is older than this terrazzo, and cannot be brought up to date here.",
+            found=f"format version {version}, and no permission to write",
+            expected=f"format version {schema.VERSION}",
         )
 
 

@@ -22,8 +22,10 @@ class Holdings:
         self._store, self._tiles, self._labels = store, tiles, labels
 
     def refresh(self) -> int:
-        """Bring the table up to date; returns how many samples were looked at."""
+        """Bring the table up to date, where the project can be written; returns how many samples were looked at."""
         looked = 0
+        if self._store.is_read_only:
+            return looked
         while True:
             with self._store.reading() as db:
                 rows = _behind(db)
