@@ -96,18 +96,19 @@ class Server:
             [*command, "--port", str(self.port)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
+        lines = self.process.stdout
+        assert lines is not None
+        for line in lines:
             self.said.append(line)
             found = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
             if found:
                 self.port = int(found[1])
-                break
-        else:
-            raise AssertionError("the server did not start:\n" + "".join(self.said))
-        threading.Thread(target=self._listen, args=(self.process.stdout,), daemon=True).start()
-        self._until_it_answers()
-        return self
+                threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
+                self._until_it_answers()
+                return self
+        lines.close()
+        self.process.wait()
+        raise AssertionError("the server did not start:\n" + "".join(self.said))
 
     def kill(self) -> None:
         """SIGKILL: no goodbye, nothing flushed."""
@@ -197,25 +198,25 @@ class Server:
         return told
 
     def _listen(self, lines: Any) -> None:
-        self.said.extend(lines)
+        with lines:
+            self.said.extend(lines)
 
     def _until_it_answers(self) -> None:
         until = time.monotonic() + WAIT
-        while True:
+        while self.process is not None and self.process.poll() is None and time.monotonic() < until:
             try:
                 urllib.request.urlopen(f"{self.url}healthz", timeout=1).close()
                 return
             except (urllib.error.URLError, OSError):
-                assert time.monotonic() < until, "the server does not answer:\n" + "".join(self.said)
                 time.sleep(0.02)
+        self.stop()
+        raise AssertionError("the server does not answer:\n" + "".join(self.said))
 
     def __enter__(self) -> "Server":
         return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        if self.process is not None and self.process.stdout is not None:
-            self.process.wait()
 
 
 class Desk:
@@ -282,6 +283,23 @@ class Desk:
     def read(self, expression: str) -> Any:
         """The value of an expression in which `editor` is the editor."""
         return self.page.evaluate(f"() => {{ const editor = window.terrazzo.editor; return {expression}; }}")
+
+    def bytes(self, expression: str) -> bytes:
+        """The bytes of a typed array."""
+        text: str = self.page.evaluate(
+            f"""() => new Promise((resolve) => {{
+                const editor = window.terrazzo.editor, reader = new FileReader();
+                reader.onload = () => resolve(reader.result.split(",")[1]);
+                reader.readAsDataURL(new Blob([{expression}]));
+            }})"""
+        )
+        return base64.b64decode(text)
+
+    @property
+    def drawn(self) -> Truth:
+        """The object id of every pixel (H, W) of the label in the page, whether the server has it or not."""
+        height, width = self.read("[editor.label.height, editor.label.width]")
+        return np.frombuffer(self.bytes("editor.label.ids"), "<u2").reshape(height, width)
 
     @property
     def view(self) -> tuple[float, float, float]:

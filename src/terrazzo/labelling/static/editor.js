@@ -35,7 +35,7 @@ export async function openEditor(stage, { project, sample, client }) {
 
 class Editor {
   constructor(stage, project, sample, sync) {
-    Object.assign(this, { stage, project, sample, sync, state, tools: TOOLS, active: TOOLS[0], held: null, worked: performance.now() });
+    Object.assign(this, { stage, project, sample, sync, state, tools: TOOLS, active: TOOLS.find(({ name }) => name === "brush"), held: null, worked: performance.now() });
     this.lane = sync.lane(sample.id);
     this.label = new Label(sample.width, sample.height);
     this.view = new View(sample.width, sample.height);
@@ -59,7 +59,7 @@ class Editor {
     this.lane.host = this;
     this.pointer = new Pointer(this);
     this.hearKeys();
-    this.select(TOOLS.some(({ name }) => name === state.tool) ? state.tool : TOOLS[0].name);
+    this.select(TOOLS.some(({ name }) => name === state.tool) ? state.tool : "brush");
     this.told();
     this.pyramid.complete().then(() => { this.marks.whole = performance.now(); }, (error) => toast(error.message, "warn"));
   }
@@ -334,6 +334,15 @@ class Editor {
   at(ix, iy) {
     const { label } = this;
     return ix < 0 || iy < 0 || ix >= label.width || iy >= label.height ? 0 : label.ids[iy * label.width + ix];
+  }
+
+  // Let an object go, with all its pixels; one of a locked class stays.
+  remove(id) {
+    if (state.locked.has(this.categoryOf(id))) {
+      toast(`${state.categories.find((one) => one.id === this.categoryOf(id))?.name} is locked.`, "warn", { seconds: 4 });
+      return null;
+    }
+    return this.stroke("select", () => this.label.swap(id, 0), { isFree: true });
   }
 
   // The eyedropper: what lies here is drawn next.
