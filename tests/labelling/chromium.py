@@ -223,7 +223,7 @@ class Desk:
     """One open page and its mouse, in pixels of the image."""
 
     def __init__(self, page: "Page", server: Server) -> None:
-        self.page, self.server = page, server
+        self.page, self.server, self.number = page, server, 0
         self.complaints: list[str] = []
         self.asked: list[str] = []
         page.on("console", lambda one: self.complaints.append(one.text) if one.type == "error" else None)
@@ -238,7 +238,11 @@ class Desk:
 
     def go(self, sample: int) -> "Desk":
         """Open a sample in the editor, and wait until one can draw."""
-        self.page.goto(f"{self.server.url}#/{self.server.name}/{sample}")
+        self.number = sample
+        if self.page.url.startswith(self.server.url):
+            self.page.evaluate("hash => { location.hash = hash; }", f"#/{self.server.name}/{sample}")
+        else:
+            self.page.goto(f"{self.server.url}#/{self.server.name}/{sample}")
         return self.ready(sample)
 
     def ready(self, sample: int) -> "Desk":
@@ -405,3 +409,33 @@ def inside(points: Sequence[Point], hw: tuple[int, int]) -> NDArray[np.bool_]:
         crosses = (ay <= y) != (by <= y)
         found ^= crosses & (x >= ax + (y - ay) / (by - ay) * (bx - ax))
     return found
+
+
+class Mortal:
+    """A Chromium of its own, with a profile that stays: a process that can be killed, and started again."""
+
+    def __init__(self, running: "Playwright", profile: Path) -> None:
+        self.running, self.profile = running, profile
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "BrowserContext":
+        """Start it; returns the context of its profile."""
+        told = self.profile / "DevToolsActivePort"
+        told.unlink(missing_ok=True)
+        command = [executable(), "--headless=new", *ARGUMENTS, "--remote-debugging-port=0", "--no-first-run"]
+        self.process = subprocess.Popen(
+            [*command, f"--user-data-dir={self.profile}", "--window-size=1000,720", "about:blank"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        until = time.monotonic() + WAIT
+        while not (told.exists() and told.read_text().count("\n")):
+            assert time.monotonic() < until, "Chromium did not start"
+            time.sleep(0.02)
+        browser = self.running.chromium.connect_over_cdp(f"http://127.0.0.1:{told.read_text().split()[0]}")
+        return browser.contexts[0]
+
+    def kill(self) -> None:
+        """SIGKILL to it and all its processes."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()

@@ -11,7 +11,7 @@ const SCREENS = [
   [/^([^/]+)\/(\d+)$/, () => import("./frame.js")],
 ];
 const root = document.getElementById("screen");
-let open = null; // {key, close, go?} of the screen that is shown
+let open = null; // {key, screen: {close(), go?(…)}} that is shown
 let turn = 0;
 
 addEventListener("hashchange", show);
@@ -37,16 +37,15 @@ async function show() {
     const screen = await load();
     if (mine !== turn) return;
     const key = `${screen.name} ${parts[0] ?? ""}`;
-    if (open?.key === key && open.go) {
-      await open.go(...parts); // the same screen with something else in it: the next image
+    if (open?.key === key && open.screen.go) {
+      await open.screen.go(...parts); // the same screen with something else in it: the next image
       return;
     }
-    await open?.close();
-    open = null;
+    await leave();
     if (mine !== turn) return;
     root.replaceChildren();
     const opened = await screen.open(root, ...parts);
-    if (mine === turn) open = { key, ...opened };
+    if (mine === turn) open = { key, screen: opened };
     else opened.close();
   } catch (error) {
     if (mine !== turn || error.status === 401) return;
@@ -54,9 +53,14 @@ async function show() {
   }
 }
 
-function fail(error, path) {
-  open?.close();
+async function leave() {
+  const old = open;
   open = null;
+  await old?.screen.close();
+}
+
+async function fail(error, path) {
+  await leave();
   root.replaceChildren(el("main.failed", { id: "main" },
     el("h1", {}, "This cannot be shown"),
     el("p", { role: "alert" }, error.message),
@@ -67,9 +71,8 @@ function fail(error, path) {
 
 // Ask for the token that `terrazzo label` printed; the server makes a cookie of it that no script can read.
 async function signIn() {
-  open?.close();
-  open = null;
   turn += 1;
+  await leave();
   const field = el("input", { id: "token", type: "password", autocomplete: "current-password", required: true, spellcheck: "false" });
   const said = el("p.bad", { role: "alert", hidden: true });
   const form = el("form.card", {

@@ -1,23 +1,22 @@
 // Which tab this is. A reload keeps the name; a copy of the tab gets one of its own, because a lease is of one tab alone.
+// A page that is opened after a crash takes the name of a tab that is gone: its lease is ours then, and so is its journal.
+
+import { knownClients, rememberClient } from "./journal.js";
 
 const KEY = "terrazzo.client";
 
 export async function clientId() {
+  const known = [read(sessionStorage, KEY), ...(navigator.locks ? await knownClients() : [])];
   let id = null;
-  try {
-    id = sessionStorage.getItem(KEY);
-  } catch {
-    // forbidden: a name for this page alone
+  for (const one of new Set(known.filter(Boolean))) {
+    if (id === null && (await isMine(one))) id = one;
   }
-  if (id === null || !(await isMine(id))) {
+  if (id === null) {
     id = fresh();
     await isMine(id);
   }
-  try {
-    sessionStorage.setItem(KEY, id);
-  } catch {
-    // as above
-  }
+  write(sessionStorage, KEY, id);
+  await rememberClient(id);
   return id;
 }
 
@@ -31,6 +30,22 @@ function isMine(id) {
       return lock === null ? undefined : forever;
     }).catch(() => resolve(true));
   });
+}
+
+function read(storage, key) {
+  try {
+    return storage.getItem(key);
+  } catch {
+    return null; // forbidden: a name for this page alone
+  }
+}
+
+function write(storage, key, value) {
+  try {
+    storage.setItem(key, value);
+  } catch {
+    // as above
+  }
 }
 
 function fresh() {

@@ -67,6 +67,7 @@ class Editor {
   // Take the label from the server, and on top of it what the server does not take just now.
   async load() {
     await Promise.race([this.sent(), new Promise((resolve) => { setTimeout(resolve, 3000); })]);
+    await this.lane.pause();
     try {
       const told = await describe(this.project, this.sample.id);
       if (told.problem) throw new api.ApiError(423, told.problem);
@@ -80,6 +81,8 @@ class Editor {
       this.painter.overlay.style.display = "none";
       this.setReadOnly(`the label cannot be read: ${error.problem?.found ?? error.message}`);
       toast(error.message, "bad");
+    } finally {
+      this.lane.goOn();
     }
     this.marks.label = performance.now();
     this.colourAll();
@@ -356,6 +359,7 @@ class Editor {
   }
 
   setReadOnly(says) {
+    if (this.isDamaged && !says) return;
     if (says) change({ read_only: { says, by: null, of: "label" } });
     else if (state.read_only?.of === "label") change({ read_only: null });
   }

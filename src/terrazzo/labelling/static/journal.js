@@ -6,6 +6,7 @@
 // that takes the one before it out.
 
 const NAME = "terrazzo-journal", VERSION = 1;
+const NAMES = 8; // of clients that are asked whether they are gone
 
 // The journal of this browser, or one that keeps nothing where the browser has none (`isKept` false; the page says so).
 export async function openJournal(client) {
@@ -13,6 +14,32 @@ export async function openJournal(client) {
     return new Journal(await opened(), client);
   } catch (error) {
     return new Memory(client, error);
+  }
+}
+
+// The names that pages of this browser went by, the newest first; none where it keeps nothing.
+export async function knownClients() {
+  try {
+    const db = await opened();
+    const found = await answer(db.transaction("clients").objectStore("clients").getAll());
+    db.close();
+    return found.sort((a, b) => b.at - a.at).slice(0, NAMES).map(({ client }) => client);
+  } catch {
+    return [];
+  }
+}
+
+// Keep the name of a page, so that the next one knows it after a crash.
+export async function rememberClient(client) {
+  try {
+    const db = await opened();
+    const write = db.transaction("clients", "readwrite"), done = finished(write);
+    const known = await answer(write.objectStore("clients").get(client));
+    write.objectStore("clients").put({ client, seq: known?.seq ?? Date.now() * 1000, at: Date.now() });
+    await done;
+    db.close();
+  } catch {
+    // a browser that keeps nothing: `openJournal` tells
   }
 }
 
@@ -77,11 +104,6 @@ class Journal {
     return found.filter((one) => one.where === where && !one.aside).map((one) => ({ ...one, base: base.get(one.order) ?? one.base }));
   }
 
-  // The names of all clients that ever wrote in this browser.
-  async clients() {
-    return answer(this.db.transaction("clients").objectStore("clients").getAllKeys());
-  }
-
   close() {
     this.db.close();
   }
@@ -104,8 +126,6 @@ class Memory {
   async setAside() {}
 
   async left() { return []; }
-
-  async clients() { return [this.client]; }
 
   close() {}
 }

@@ -15,6 +15,7 @@ export class Lane {
     Object.assign(this, { sync, sample, queue: [], drawn: 0, revision: null, host: null, state: "saved", says: "", at: 0 });
     this.writing = Promise.resolve(); // journal writes, one after the other
     this.isBusy = false;
+    this.isPaused = false;
     this.failures = 0;
     this.timer = 0;
   }
@@ -27,7 +28,7 @@ export class Lane {
   // Keep and send what was drawn; `operation`: {sample, image, tiles: [{index, row, col, ids}], annotations, tool, ms}.
   push(operation) {
     this.drawn += 1;
-    this.tell(this.state === "saved" ? "saving" : this.state);
+    this.tell(["saved", "conflict"].includes(this.state) ? "saving" : this.state);
     return this.write(async () => {
       const tiles = [];
       for (const { index, row, col, ids } of operation.tiles) tiles.push({ index, row, col, data: await deflateIds(ids) });
@@ -46,11 +47,11 @@ export class Lane {
 
   // Send what waits; ends when all is sent or something is in the way.
   async pump() {
-    if (this.isBusy) return;
+    if (this.isBusy || this.isPaused) return;
     this.isBusy = true;
     clearTimeout(this.timer);
     try {
-      while (this.queue.length) {
+      while (this.queue.length && !this.isPaused) {
         const operation = this.queue[0];
         let answer;
         try {
@@ -65,9 +66,10 @@ export class Lane {
           continue;
         }
         this.failures = 0;
+        if (!["saving", "conflict"].includes(this.state)) this.tell("saving");
         await this.accepted(operation, answer);
       }
-      if (this.waiting === 0) this.tell(this.state === "conflict" ? "conflict" : "saved", this.state === "conflict" ? this.says : "");
+      if (this.waiting === 0 && this.state !== "conflict") this.tell("saved");
     } catch (error) {
       this.later("unsynced", String(error.message ?? error));
       reportError(error);
@@ -76,8 +78,18 @@ export class Lane {
     }
   }
 
+  // Send nothing until `pump` is allowed again; resolves when nothing is on its way.
+  async pause() {
+    this.isPaused = true;
+    while (this.isBusy) await new Promise((resolve) => { setTimeout(resolve, 5); });
+  }
+
+  goOn() {
+    this.isPaused = false;
+    return this.pump();
+  }
+
   async send(operation) {
-    if (this.state !== "conflict") this.tell("saving");
     if (operation.isLeft) await this.refuseOther(operation);
     operation.base ??= this.revision ?? (await describe(this.sync.project, this.sample)).revision;
     const tiles = operation.tiles.map(({ row, col, data }) => ({ row, col, data: toBase64(data) }));
@@ -215,6 +227,7 @@ export class Lane {
 
   tell(state, says = "") {
     Object.assign(this, { state, says });
+    this.host?.setReadOnly(state === "read-only" ? says : null);
     this.sync.told();
   }
 }
