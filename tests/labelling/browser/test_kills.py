@@ -19,7 +19,7 @@ from labelling.chromium import Desk, Mortal, Point, Server, swept
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright, Route
 
-ROAD, CAR = 1, 2
+ROAD, CAR, UNCLEAR = 1, 2, 3
 SIZE = 20
 
 
@@ -185,9 +185,10 @@ def test_no_acknowledged_stroke_is_lost_by_any_kill(
     desk = opened(mortal, server)
     truth, strokes, gone, phases = scene(), 0, 0, {}
     for kill in range(kills):
-        is_browser = kill % 2 == 1
+        is_browser, colour = kill % 2 == 1, (ROAD, UNCLEAR)[kill // 2 % 2]
+        desk.choose("road" if colour == ROAD else "unclear")
         for _ in range(dice.randrange(3)):
-            truth = drawn(truth, desk.stroke(path(dice)), ROAD)
+            truth = drawn(truth, desk.stroke(path(dice)), colour)
             strokes += 1
         desk.kept()
         phase = dice.choice(["open", "just now", "kept"])
@@ -207,7 +208,7 @@ def test_no_acknowledged_stroke_is_lost_by_any_kill(
             time.sleep(dice.uniform(0, 0.3))
             server.start()
         desk.saved()
-        found, whole = server.mask(), drawn(truth, begun)
+        found, whole = server.mask(), drawn(truth, begun, colour)
         may_be_gone = is_browser and phase != "kept"
         is_gone = may_be_gone and not (found == whole).all() and (found == truth).all()
         assert is_gone or (found == whole).all(), (
