@@ -150,6 +150,7 @@ def label_served(
     stop = threading.Event()
     with bind("127.0.0.1", 0, command="") as listener:
         access = Access(names_of("127.0.0.1", names), None if people else ME, people or {})
+        access.wrong_tokens = (limits or Limits()).wrong_tokens
         shelf = Shelf(folder, access, limits)
 
         def serve() -> None:

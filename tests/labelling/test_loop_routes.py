@@ -84,7 +84,7 @@ def test_every_order_has_a_next_one_with_its_reason(client: Client) -> None:
     assert [one["score"] for one in listed if one["why"] and "random" not in one["why"]] == sorted(
         (one["score"] for one in listed if one["why"] and "random" not in one["why"]), reverse=True
     )
-    assert client.get("/queue/next?order=name").status == 400
+    assert client.get("/queue/next?order=name").json["sample"]["status"] == "prelabelled"
     assert client.get("/queue/next?order=uncertanty").status == 404
 
 

@@ -38,6 +38,8 @@ def create_app(shelf: Shelf) -> ASGIApp:
     app.add_exception_handler(HTTPException, _other_problem)
     app.add_exception_handler(RequestValidationError, _bad_query)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(MemoryError, _too_much)
+    app.add_exception_handler(Exception, _bug)
     for router in _routers(shelf):
         app.include_router(router, prefix=PREFIX)
 
@@ -82,6 +84,16 @@ async def _told(request: Request, error: Exception) -> Response:
 
 async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=GONE)
+
+
+async def _too_much(request: Request, error: Exception) -> Response:
+    return problem(RefusalError(413, "That does not fit in the server's memory.", kind="out-of-memory"))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    """The answer; the gate prints the traceback."""
+    hint = "What was acknowledged before is saved. The server's log says more."
+    return problem(RefusalError(500, "The server failed.", kind="bug", hint=hint))
 
 
 async def _other_problem(request: Request, error: Exception) -> Response:

@@ -33,7 +33,8 @@ def operation(told: Told, size_hw: tuple[int, int], author: str) -> Operation:
             raise _bad("A tile came twice.", str(place), "each place once")
         tiles[place] = unpacked(one["data"], tile_hw(place, size_hw), where=f"tile {place}")
     annotations = told.get("annotations")
-    if annotations is not None and (not isinstance(annotations, list) or len(annotations) > MAX_OBJECTS):
+    is_list = isinstance(annotations, list) and all(isinstance(one, dict) for one in annotations)
+    if annotations is not None and (not is_list or len(annotations) > MAX_OBJECTS):
         raise _bad(
             "'annotations' is no list of objects.", f"{annotations!r:.80}", "null, or all objects afterwards"
         )

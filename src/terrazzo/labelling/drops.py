@@ -88,7 +88,7 @@ def add_folder(project: Project, path: str, *, author: str) -> list[str]:
 
 def below_root(project: Project, path: str) -> Path:
     """Return where a path that a client names leads; UsageError unless that is below the project's root, links too."""
-    if "\0" in path or Path(path).is_absolute() or re.match(r"[A-Za-z]:|[\\/]", path):
+    if "\0" in path or "\\" in path or Path(path).is_absolute() or re.match(r"[A-Za-z]:", path):
         raise UsageError("A place is named by its path below the project's root.", found=f"{path!r:.80}")
     real = Path(os.path.realpath(project.root / path))
     if not real.is_relative_to(os.path.realpath(project.root)):

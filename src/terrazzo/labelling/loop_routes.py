@@ -16,13 +16,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from terrazzo.errors import MissingPathError, UsageError
-from terrazzo.labelling import forms, scores, training
+from terrazzo.labelling import scores, training
 from terrazzo.labelling.bodies import Told
 from terrazzo.labelling.jobs import Cancelled
 from terrazzo.labelling.shelf import Shelf
 from terrazzo.project import Project
 from terrazzo.project.models import Attached, Mapped
-from terrazzo.project.orders import ORDERS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -248,19 +247,6 @@ def predicting(
 
 
 def _lists(api: APIRouter, shelf: Shelf) -> None:
-    @api.get("/queue/next")
-    def following(name: str, order: str = "uncertainty", after: int | None = None) -> JSONResponse:
-        """The sample to draw on next, and why; null where all is done."""
-        project = shelf.project(name)
-        if order == "name":
-            raise UsageError("By name there is a next one, and no queue.", expected=", ".join(ORDERS))
-        before = None if after is None else project.samples.numbered(after).name
-        place = project.queue.next(order, after=before)
-        if place is None:
-            return JSONResponse({"sample": None, "why": None, "order": order})
-        line = project.listing.line(place.id, order=order)
-        return JSONResponse({"sample": forms.sample(line), "why": place.why, "order": order})
-
     @api.get("/scores")
     def score(name: str, model: str | None = None) -> JSONResponse:
         return JSONResponse(scores.scores(shelf.project(name), model))

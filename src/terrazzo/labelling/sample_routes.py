@@ -10,6 +10,7 @@ from terrazzo.errors import ProjectInUseError
 from terrazzo.labelling import drops, forms
 from terrazzo.labelling.bodies import Told
 from terrazzo.labelling.shelf import Shelf
+from terrazzo.project import orders
 from terrazzo.web.problems import RefusalError
 
 REVIEWS = ("reviewed", "rejected")
@@ -46,12 +47,15 @@ def routes(shelf: Shelf) -> APIRouter:
         return JSONResponse({"items": items, "next": found.next, "total": found.total})
 
     @api.get("/queue/next")
-    def following(request: Request, name: str, order: str = "name", after: int | None = None) -> JSONResponse:
+    def following(
+        request: Request, name: str, order: str = "uncertainty", after: int | None = None
+    ) -> JSONResponse:
         found = shelf.project(name).listing.next(shelf.who(request).name, order=order, after=after)
-        why = None if found is None else found.why or found.entry.reason
-        return JSONResponse(
-            {"sample": None if found is None else forms.sample(found), "why": why, "order": order}
-        )
+        if found is None:
+            return JSONResponse({"sample": None, "why": None, "order": order})
+        rejected = found.entry.reason if found.entry.status == "rejected" else None
+        why = rejected or found.why or ("not predicted yet" if order in orders.ORDERS else None)
+        return JSONResponse({"sample": forms.sample(found), "why": why, "order": order})
 
     @api.post("/images")
     async def drop(request: Request, name: str) -> JSONResponse:

@@ -23,6 +23,7 @@ from terrazzo.errors import (
     StorageError,
     TerrazzoError,
     UnreadableFileError,
+    UsageError,
 )
 from terrazzo.project import schema
 
@@ -184,6 +185,8 @@ def in_words(path: Path) -> Iterator[None]:
         yield
     except TerrazzoError:
         raise
+    except OverflowError as error:  # from SQLite's door: its numbers have 64 bits
+        raise UsageError("A number is larger than any there is.", found=str(error)) from error
     except sqlite3.Error as error:
         told = _told(error, path)
         if told is None:
