@@ -61,6 +61,7 @@ class Editor {
     this.hearKeys();
     this.select(TOOLS.some(({ name }) => name === state.tool) ? state.tool : "brush");
     this.told();
+    for (const tool of TOOLS) tool.opened?.(this); // what a tool likes to have ready
     this.pyramid.complete().then(() => { this.marks.whole = performance.now(); }, (error) => toast(error.message, "warn"));
   }
 

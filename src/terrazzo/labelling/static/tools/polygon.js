@@ -25,6 +25,7 @@ const polygon = {
     if (e.button !== 0) return;
     const first = groups[0]?.[0];
     if (first && points().length >= 3 && near(editor, first, e)) {
+      if (e.shift && ahead) groups.push(ahead); // the last side follows the edge too
       this.close(editor, e.erase);
       return;
     }
