@@ -78,12 +78,13 @@ export function chordFrom(event) {
 
 // A chord as a person calls it, by the layout of the keyboard where the browser knows it.
 export function spoken(chord) {
+  if (chord === "Shift+Slash") return "?";
   return chord.split("+").map((part) => NAMES[part] ?? layout?.get(part)?.toUpperCase() ?? part.replace(/^Key|^Digit/, "").replace(/^Numpad/, "Num ")).join(" ");
 }
 
 const NAMES = {
   Ctrl: "Ctrl", Alt: "Alt", Shift: "⇧", Escape: "Esc", Enter: "↵", Backspace: "⌫", Delete: "Del", PageDown: "PgDn", PageUp: "PgUp",
-  ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", BracketLeft: "[", BracketRight: "]", Slash: "?", Space: "Space",
+  ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", BracketLeft: "[", BracketRight: "]", Slash: "/", Space: "Space",
   Period: ".", Comma: ",", Minus: "−", Equal: "+",
 };
 

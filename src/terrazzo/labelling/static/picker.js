@@ -46,6 +46,10 @@ export function openPicker(project, { onPick = pick, title = "Class to draw" } =
       event.preventDefault();
       move((to + found.length) % found.length);
     }
+    if (event.key === "Escape") {
+      event.preventDefault(); // a search field would only be emptied
+      dialog.close();
+    }
     if (event.key === "Enter" && found[at]) {
       event.preventDefault();
       take(found[at]);

@@ -16,8 +16,7 @@ export function openSheet() {
   const said = el("p.bad", { role: "alert" });
   const sheet = el("div.sheet");
   const draw = () => {
-    const groups = grouped(list());
-    sheet.replaceChildren(...[...groups].map(([group, actions]) => el("section", {}, el("h3", {}, group),
+    sheet.replaceChildren(...[...grouped(list())].map(([group, actions]) => el("section", {}, el("h3", {}, group),
       el("dl", {}, actions.map((one) => line(one, said, draw))))),
     el("section", {}, el("h3", {}, "Pointer"), el("dl", {}, POINTER.map(([key, says]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, says))))));
   };
@@ -25,7 +24,7 @@ export function openSheet() {
   const reset = el("button", { type: "button", onclick: () => { usePreset(scheme.preset); draw(); } }, "Reset my keys");
   return ask({
     title: "Keys",
-    fields: [el("div.row", {}, el("label.row", {}, "Preset", preset), reset, el("span.soft.small.grow", {}, "Press a key here to give an action another one.")), said, sheet],
+    fields: [el("div.row", {}, el("label.row", {}, "Preset", preset), reset, el("span.soft.small.grow", {}, "Press a key here to give an action another one.")), said, el("div.scroll", { tabindex: 0, role: "region", "aria-label": "All keys" }, sheet)],
     confirm: null, cancel: "Close", wide: true,
   });
 }
@@ -34,7 +33,7 @@ function line(action, said, draw) {
   const button = el("button.key", { type: "button", "aria-label": `${action.title}: ${spoken(action.chord)}. Give it another key`, "data-action": action.id },
     el("kbd", {}, `${action.hold ? "hold " : ""}${spoken(action.chord)}`));
   button.addEventListener("click", () => listenFor(action, button, said, draw));
-  return el("div", {}, el("dt", {}, button, action.also.map((one) => el("kbd", {}, spoken(one)))), el("dd", {}, action.title));
+  return el("div", {}, el("dt", {}, button, action.also.filter((one) => !one.includes("Numpad")).map((one) => el("kbd", {}, spoken(one)))), el("dd", {}, action.title));
 }
 
 function listenFor(action, button, said, draw) {
@@ -63,8 +62,10 @@ function listenFor(action, button, said, draw) {
   button.addEventListener("blur", end);
 }
 
+const ORDER = ["Tools", "Classes", "Drawing", "Images", "View", "Panels"];
+
 function grouped(actions) {
-  const groups = new Map();
+  const groups = new Map(ORDER.filter((group) => actions.some((one) => one.group === group)).map((group) => [group, []]));
   for (const one of actions) groups.set(one.group, [...(groups.get(one.group) ?? []), one]);
   return groups;
 }

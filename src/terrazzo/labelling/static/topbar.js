@@ -48,7 +48,7 @@ export function topbar(project, actions) {
       const isReview = one && ["labelled", "reviewed"].includes(one.status) && mayReview();
       accept.hidden = !isReview || one.status === "reviewed";
       reject.hidden = !isReview;
-      submit.classList.toggle("primary", !isReview);
+      for (const button of [skip, submit]) button.hidden = Boolean(isReview);
     }),
     watch(["read_only", "sample", "person"], () => {
       const isViewer = state.person.role === "viewer";
