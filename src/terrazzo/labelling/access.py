@@ -189,6 +189,8 @@ class Gate:
             if given:
                 self.access.holder(given[0], address)
                 return self._welcome(given[0], is_secure(scope, headers))
+        if scope["method"] in READING and (scope["path"] == "/" or scope["path"].startswith("/static/")):
+            return None  # the page tells nothing of a project; it asks for the token
         scope["state"]["person"] = self.access.who(headers, address)
         if scope["method"] not in READING:
             _refuse_forgery(headers)

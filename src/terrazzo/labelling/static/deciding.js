@@ -73,7 +73,7 @@ export class Decisions {
   // Show the next sample of these statuses, from here on and around; or say that there is none.
   async next(statuses, otherwise) {
     const { order } = this.listing().filter;
-    if (order !== "name" && statuses === OPEN && !isFiltered(this.listing().filter)) {
+    if (statuses === OPEN && !isFiltered(this.listing().filter)) {
       const told = await api.get(`${api.at(this.project, "queue", "next")}?order=${encodeURIComponent(order)}&after=${state.sample.id}`);
       if (!told.sample) toast(otherwise);
       else this.open(told.sample.id, told.why);

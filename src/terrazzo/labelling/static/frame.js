@@ -15,6 +15,7 @@
 import * as api from "./api.js";
 import { bindEditor, bindTools } from "./bindings.js";
 import { bottombar, isFilmShown, keepFilm } from "./bottombar.js";
+import { Crosshair } from "./crosshair.js";
 import { Decisions } from "./deciding.js";
 import { el, tell, toast } from "./elements.js";
 import { filmstrip } from "./filmstrip.js";
@@ -71,6 +72,7 @@ class Frame {
     this.pinHost = el("div.pins");
     this.notice = el("div.notice", { role: "status", hidden: true });
     this.centre = el("div.centre", {}, this.stage, this.pinHost, this.notice);
+    this.crosshair = new Crosshair(this.centre, this.stage);
     this.pins = new Pins(this.pinHost, (one) => { this.side.choose("issues"); this.issues.focus(one.id); });
     this.issues = issuesPanel(this.project, { place: () => this.placeIssue(), show: ({ x, y }) => state.editor?.view.centre(x, y), pins: (issues) => this.pins.set(issues) });
     this.side = sidebar([
@@ -167,7 +169,7 @@ class Frame {
     this.stage.setAttribute("aria-label", `Image ${state.sample.name}`);
     document.title = `${state.sample.name} · ${this.project} · terrazzo`;
     this.showTools(session.editor);
-    this.pins.follow(session.editor.view);
+    this.pins.follow(session.editor.view, () => this.crosshair.place());
     this.showNotice();
     this.stage.focus({ preventScroll: true });
     await this.listing.find(session.id);
@@ -273,7 +275,7 @@ class Frame {
     this.turn += 1;
     for (const end of this.closers) end();
     this.unbindTools?.forEach((end) => end());
-    for (const part of [this.top, this.side, this.film, this.bottom, this.rail, this.options]) part?.close();
+    for (const part of [this.crosshair, this.top, this.side, this.film, this.bottom, this.rail, this.options]) part?.close();
     this.listing.close();
     await this.session?.close();
     change({ sample: null, editor: null, read_only: null });

@@ -8,6 +8,7 @@ export const PRESETS = {
   cvat: {
     "tool.brush": "KeyN", "tool.polygon": "KeyP", "tool.wand": "KeyI", "next-uncertain": "Period", "next-unlabelled": "Shift+Period",
     "hold-image": "KeyQ", "image.next": "KeyF", "image.previous": "KeyD", "tool.hover": "KeyU", "view.fit": "KeyJ",
+    "pen.press": "Shift+KeyP",
   },
   labelme: {
     "tool.polygon": "Ctrl+KeyN", "image.next": "KeyD", "image.previous": "KeyA", "tool.hover": "KeyU", "tool.box": "KeyQ",
@@ -115,7 +116,7 @@ function down(event) {
     event.preventDefault();
     return;
   }
-  const chord = chordFrom(event);
+  const chord = event.key === "?" ? "Shift+Slash" : chordFrom(event); // wherever a layout has its question mark
   for (const action of actions.values()) {
     if (chordOf(action) !== chord && !action.also.includes(chord)) continue;
     event.preventDefault();

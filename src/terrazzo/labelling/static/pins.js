@@ -7,14 +7,15 @@ export class Pins {
     Object.assign(this, { host, onChoose, pins: [], view: null });
   }
 
-  // Follow an editor's view; null: none is open.
-  follow(view) {
+  // Follow an editor's view; null: none is open. also(): what else moves with it.
+  follow(view, also = () => {}) {
     this.view = view;
     if (!view) return;
     const { changed } = view;
     view.changed = () => {
       changed();
       this.place();
+      also();
     };
     this.place();
   }

@@ -113,12 +113,12 @@ function startButton(project, live) {
   return button;
 }
 
-// Open the next image that wants somebody.
+// Open the image that wants somebody first.
 async function start(project) {
   const { order } = filterOf(project);
-  const told = await api.get(`${api.at(project, "queue", "next")}?order=${encodeURIComponent(order)}`);
-  if (told.sample) {
-    go(project, told.sample.id);
+  const { sample } = await api.get(`${api.at(project, "queue", "next")}?order=${encodeURIComponent(order)}`);
+  if (sample) {
+    go(project, sample.id);
     return;
   }
   toast("Nothing is left to do. The first image is opened.");

@@ -33,7 +33,7 @@ function line(action, said, draw) {
   const button = el("button.key", { type: "button", "aria-label": `${action.title}: ${spoken(action.chord)}. Give it another key`, "data-action": action.id },
     el("kbd", {}, `${action.hold ? "hold " : ""}${spoken(action.chord)}`));
   button.addEventListener("click", () => listenFor(action, button, said, draw));
-  return el("div", {}, el("dt", {}, button, action.also.filter((one) => !one.includes("Numpad")).map((one) => el("kbd", {}, spoken(one)))), el("dd", {}, action.title));
+  return el("div", {}, el("dt", {}, button, action.also.filter((one) => !one.includes("Numpad") && one !== `Shift+${action.code}`).map((one) => el("kbd", {}, spoken(one)))), el("dd", {}, action.title));
 }
 
 function listenFor(action, button, said, draw) {
@@ -62,7 +62,7 @@ function listenFor(action, button, said, draw) {
   button.addEventListener("blur", end);
 }
 
-const ORDER = ["Tools", "Classes", "Drawing", "Images", "View", "Panels"];
+const ORDER = ["Tools", "Classes", "Drawing", "Images", "View", "Panels", "Without a mouse"];
 
 function grouped(actions) {
   const groups = new Map(ORDER.filter((group) => actions.some((one) => one.group === group)).map((group) => [group, []]));

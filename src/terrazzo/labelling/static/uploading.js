@@ -12,6 +12,7 @@ export class Upload {
     this.waiting = [];
     this.total = 0;
     this.done = 0;
+    this.known = 0; // of those done, how many the project had already
     this.running = 0;
     this.problems = []; // {name, says}
     this.abort = new AbortController();
@@ -22,7 +23,7 @@ export class Upload {
   }
 
   add(files) {
-    if (!this.isBusy) Object.assign(this, { total: 0, done: 0, problems: [], abort: new AbortController() });
+    if (!this.isBusy) Object.assign(this, { total: 0, done: 0, known: 0, problems: [], abort: new AbortController() });
     this.total += files.length;
     this.waiting.push(...files);
     this.onChange();
@@ -40,8 +41,9 @@ export class Upload {
     this.running += 1;
     for (let file = this.waiting.shift(); file; file = this.waiting.shift()) {
       try {
-        await api.send("POST", `${api.at(this.project, "images")}?name=${encodeURIComponent(file.name)}`, file, { signal: this.abort.signal });
+        const told = await api.send("POST", `${api.at(this.project, "images")}?name=${encodeURIComponent(file.name)}`, file, { signal: this.abort.signal });
         this.done += 1;
+        if (told.is_new === false) this.known += 1;
       } catch (error) {
         this.problems.push({ name: file.name, says: error.name === "AbortError" ? "was cancelled" : reason(error) });
       }

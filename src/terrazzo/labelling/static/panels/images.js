@@ -35,6 +35,7 @@ export function imagesPanel(project) {
     });
     return listing.need(1).catch(tell);
   };
+  const reloadSoon = settled(reload, 300);
   const apply = (patch) => {
     Object.assign(filter, patch);
     keepFilter(project, filter);
@@ -46,7 +47,7 @@ export function imagesPanel(project) {
 
   const controls = filters(filter, apply);
   const empty = el("p.empty", { hidden: true });
-  const adding = adder(project, () => later(reload, 400));
+  const adding = adder(project, reloadSoon);
   const element = el("section.card", { "aria-labelledby": "images-title" },
     el("header", {}, el("h2", { id: "images-title" }, "Images"), count),
     adding.element,
@@ -59,7 +60,7 @@ export function imagesPanel(project) {
     element,
     filter: (patch) => apply(patch),
     onFilter: (handler) => { heard.push(handler); handler(filter); },
-    reload,
+    reload: reloadSoon,
     // Somebody changed these samples: ask for those that are known here.
     async refresh(ids) {
       for (const id of ids) {
@@ -70,6 +71,7 @@ export function imagesPanel(project) {
     },
     close() {
       unwatch();
+      reloadSoon.cancel();
       listing.close();
       list.close();
       adding.close();
@@ -81,16 +83,18 @@ export function isFiltered({ status, category, search }) {
   return Boolean(status || category || search);
 }
 
-let timer = 0;
-
-function later(run, milliseconds) {
-  clearTimeout(timer);
-  timer = setTimeout(run, milliseconds);
+// Calls of the returned function run `run` once, when they have been quiet for a while.
+function settled(run, milliseconds) {
+  let timer = 0;
+  return Object.assign(() => {
+    clearTimeout(timer);
+    timer = setTimeout(run, milliseconds);
+  }, { cancel: () => clearTimeout(timer) });
 }
 
 function filters(filter, apply) {
   const search = el("input", { type: "search", placeholder: "Search names", "aria-label": "Search images by name", value: filter.search, autocomplete: "off", spellcheck: "false" });
-  search.addEventListener("input", () => later(() => apply({ search: search.value.trim() }), 180));
+  search.addEventListener("input", settled(() => apply({ search: search.value.trim() }), 180));
   const status = select("Status", { "": "Every status", ...STATUSES }, filter.status, (value) => apply({ status: value }));
   const category = select("Class", { "": "Every class" }, filter.category, (value) => apply({ category: value }));
   const order = select("Order", ORDERS, filter.order, (value) => apply({ order: value }));
@@ -169,7 +173,6 @@ function adder(project, onAdded) {
     close() {
       unwatch();
       for (const [kind, listener] of listeners) removeEventListener(kind, listener);
-      clearTimeout(timer);
     },
   };
 }
@@ -181,9 +184,10 @@ function total(project) {
 function draw(report, upload) {
   report.hidden = upload.total === 0 && upload.problems.length === 0;
   const over = upload.done + upload.problems.length;
-  const says = upload.isBusy ? `Adding ${number(Math.min(over + 1, upload.total))} of ${plural(upload.total, "image")}` : `${plural(upload.done, "image")} added`;
+  const says = upload.isBusy ? `Adding ${number(Math.min(over + 1, upload.total))} of ${plural(upload.total, "image")}` : `${plural(upload.done - upload.known, "image")} added`;
   report.replaceChildren(
-    el("div.row", {}, el("span.grow", { role: "status" }, says, upload.problems.length ? `, ${number(upload.problems.length)} refused` : ""),
+    el("div.row", {}, el("span.grow", { role: "status" }, says,
+      upload.known ? `, ${number(upload.known)} there already` : "", upload.problems.length ? `, ${number(upload.problems.length)} refused` : ""),
       upload.isBusy
         ? el("button", { type: "button", onclick: () => upload.cancel() }, "Stop")
         : iconButton("close", "Close this report", () => { report.hidden = true; })),

@@ -28,7 +28,7 @@ export function releasesPanel(project, refresh) {
 }
 
 function row(project, one, refresh) {
-  const isWithdrawn = Boolean(one.withdrawn_at ?? one.is_withdrawn);
+  const isWithdrawn = Boolean(one.withdrawn_at);
   const more = menuButton(iconButton("more", `More on ${one.name}`), () => [
     { label: "Compare …", icon: "swap", run: () => compare(project, one) },
     null,
@@ -40,10 +40,10 @@ function row(project, one, refresh) {
     { label: "Withdraw …", icon: "trash", danger: true, disabled: isWithdrawn || !may("admin"), run: () => withdraw(project, one, refresh) },
   ]);
   return el("li", { class: isWithdrawn ? "is-withdrawn" : "", "data-release": one.name },
-    el("div.row", {}, el("b", {}, one.name), isWithdrawn ? el("span.badge", {}, "withdrawn") : null,
+    el("div.row", {}, el("b", {}, one.name), isWithdrawn ? el("span.badge", { title: one.withdrawn_for ?? "" }, "withdrawn") : null,
       el("span.mono.soft", { title: `sha256 ${one.id}` }, String(one.id).slice(0, 12))),
     more,
-    el("span.soft.small", {}, [plural(one.samples ?? 0, "image"), ago(one.created_at), one.description].filter(Boolean).join(" · ")));
+    el("span.soft.small", {}, [plural(one.samples ?? 0, "image"), ago(one.created_at), isWithdrawn && one.withdrawn_for ? `withdrawn: ${one.withdrawn_for}` : one.description].filter(Boolean).join(" · ")));
 }
 
 export function formats() {
@@ -126,13 +126,17 @@ function download(project, name, format) {
 }
 
 async function withdraw(project, one, refresh) {
+  const reason = el("textarea", { maxlength: 2000 });
   const done = await ask({
     title: `Withdraw ${one.name}?`,
-    fields: [el("p.soft", {}, "It is marked as not to be used, for whoever comes across it. What it says is not lost, and its name is never given again.")],
+    fields: [
+      el("p.soft", {}, "It is marked as not to be used, for whoever comes across it. What it says is not lost, and its name is never given again."),
+      field("Why", reason),
+    ],
     confirm: "Withdraw",
     danger: true,
     read: async () => {
-      await api.send("POST", api.at(project, "releases", one.name, "withdraw"), {});
+      await api.send("POST", api.at(project, "releases", one.name, "withdraw"), { reason: reason.value.trim() });
       return true;
     },
   });
