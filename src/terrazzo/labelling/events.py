@@ -79,4 +79,5 @@ class _Listener:
             self.loop.call_soon_threadsafe(self._put, text)
 
     def _put(self, text: str | None) -> None:
-        self.queue.put_nowait(None if self.queue.qsize() >= WAITING else text)
+        if self.queue.qsize() <= WAITING:  # the one beyond it ends the connection; nothing comes after it
+            self.queue.put_nowait(None if self.queue.qsize() == WAITING else text)

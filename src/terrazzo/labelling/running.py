@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from terrazzo.errors import ProjectInUseError, UsageError
@@ -16,7 +16,7 @@ from terrazzo.labelling.limits import Limits
 from terrazzo.labelling.opening import Opened, open_path
 from terrazzo.labelling.people import read_people, tokens_for
 from terrazzo.labelling.shelf import Shelf
-from terrazzo.web.doors import is_loopback, names_of
+from terrazzo.web.doors import LOOPBACK, is_loopback, names_of
 from terrazzo.web.server import Server, address_of, allow_many_files, bind, settings
 
 COMMAND = "terrazzo label PROJECT --port 0"
@@ -36,9 +36,8 @@ def serve(
     browser: bool,
 ) -> None:
     """Serve the projects at `path` until a signal. See `labelling.label`."""
-    with bind(
-        host, port, command=COMMAND
-    ) as listener:  # before images are looked at: a taken port is told at once
+    # before images are looked at: a port that is taken is told at once
+    with bind(host, port, command=COMMAND) as listener:
         opened = open_path(Path(path))
         access, links = access_for(
             host,
@@ -74,15 +73,26 @@ def run(
 ) -> None:
     """Tell where the page is, and serve until a signal, or `stop`."""
     allow_many_files()
-    address = address_of(listener)
+    address = address_for_people(listener, shelf.access.names)
     _tell(shelf, opened, address, links)
     config = settings(
         create_app(shelf), head_seconds=shelf.limits.head_seconds, stop_seconds=shelf.limits.stop_seconds
     )
-    if browser and not links:
+    if browser and not links and sys.stdout.isatty():  # somebody sits before it
         threading.Timer(0.5, webbrowser.open, (f"{address}#/{opened.name or ''}",)).start()
     Server(config, shelf.events.close, stop).run(sockets=[listener])
     print("Stopped. Everything that was acknowledged is saved.", flush=True)
+
+
+def address_for_people(listener: socket.socket, names: Collection[str]) -> str:
+    """Return the URL that people type: the address, or this machine's name where the server listens on all of them."""
+    host, port = listener.getsockname()[:2]
+    if host not in ("0.0.0.0", "::"):
+        return address_of(listener)
+    others = [
+        name for name in (*sorted(names), socket.gethostname().lower()) if name not in (*LOOPBACK, host, "*")
+    ]
+    return f"http://{others[0]}:{port}/" if others else address_of(listener)
 
 
 def needs_tokens(host: str, token_file: object, people: object) -> bool:
