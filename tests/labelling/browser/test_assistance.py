@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import time
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from terrazzo.data.scenes import scene
 from terrazzo.labelling.superpixels import Superpixels, unpack
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 pytest.importorskip("cv2", reason="OpenCV, of the extra label, is not installed")
 HW = (600, 800)
@@ -34,7 +35,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     disc = np.where(ROUND[..., None], (170, 60, 50), (90, 110, 100)) + noise
     Image.fromarray(np.clip(disc, 0, 255).astype(np.uint8)).save(photos / "disc.png")
     Image.fromarray(scene(11, size_hw=HW).image).save(photos / "street.png")
-    make_project(folder, names=()).close()
+    with make_project(folder, names=()) as project:
+        says = np.where(np.arange(HW[1]) < HW[1] // 2, 1, 2)[None].repeat(HW[0], 0)
+        sure = np.full(HW, 200, np.uint8)
+        project.predictions.add("photos/street.png", says, sure, model="0123")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERRAZZO_SAM", "none")
         with Server(folder) as one:
@@ -87,7 +91,7 @@ def large_cells(cells: np.ndarray, count: int) -> list[tuple[float, float]]:
 
 def test_the_wheel_changes_the_number_of_cells_and_asks_nobody(desk: Desk) -> None:
     cells = cells_of(desk)
-    desk.set("superpixel", level=3)
+    desk.set("superpixel", level=4)
     scale, left, top = desk.view
     desk.page.mouse.move(left + 300 * scale, top + 200 * scale)
     desk.page.wait_for_timeout(300)
@@ -112,7 +116,7 @@ def test_the_wheel_changes_the_number_of_cells_and_asks_nobody(desk: Desk) -> No
 
 def test_a_click_paints_a_cell_and_another_click_takes_it_back(desk: Desk, server: Server) -> None:
     cells = cells_of(desk).spread(4)
-    desk.choose("road").set("superpixel", level=4)
+    desk.choose("road").set("superpixel", level=5)
     one, other = large_cells(cells, 2)
     desk.click(one)
     desk.click(other)
@@ -131,7 +135,7 @@ def test_a_click_paints_a_cell_and_another_click_takes_it_back(desk: Desk, serve
 
 def test_a_drag_paints_all_cells_it_touches_as_one_stroke(desk: Desk, server: Server) -> None:
     cells = cells_of(desk).spread(2)
-    desk.choose("road").set("superpixel", level=2)
+    desk.choose("road").set("superpixel", level=3)
     path = desk.stroke([(100, 420), (300, 500), (620, 470)])
     desk.saved()
     t = np.linspace(0, 1, 40_000)
@@ -151,7 +155,7 @@ def test_a_drag_paints_all_cells_it_touches_as_one_stroke(desk: Desk, server: Se
 def test_what_was_painted_coarse_can_be_taken_back_in_finer_pieces(desk: Desk, server: Server) -> None:
     superpixels = cells_of(desk)
     coarse, fine = superpixels.spread(5), superpixels.spread(2)
-    desk.choose("road").set("superpixel", level=5)
+    desk.choose("road").set("superpixel", level=6)
     place = large_cells(coarse, 1)[0]
     desk.click(place)
     scale, left, top = desk.view
@@ -159,7 +163,7 @@ def test_what_was_painted_coarse_can_be_taken_back_in_finer_pieces(desk: Desk, s
     for _ in range(3):
         desk.page.mouse.wheel(0, 100)
     desk.page.wait_for_timeout(100)
-    assert desk.read("editor.option('superpixel', 'level')") == 2
+    assert desk.read("editor.option('superpixel', 'level')") == 3
     desk.click(place)
     desk.saved()
     assert np.array_equal(server.mask(STREET) == 1, cell_at(coarse, place) & ~cell_at(fine, place))
@@ -167,7 +171,7 @@ def test_what_was_painted_coarse_can_be_taken_back_in_finer_pieces(desk: Desk, s
 
 def test_e_held_erases_cells_whoever_painted_them(desk: Desk, server: Server) -> None:
     cells = cells_of(desk).spread(4)
-    desk.choose("road").set("superpixel", level=4)
+    desk.choose("road").set("superpixel", level=5)
     one, other = large_cells(cells, 2)
     desk.click(one)
     desk.click(other)
@@ -185,7 +189,7 @@ def test_a_click_takes_back_what_this_tool_painted_and_nothing_else(desk: Desk, 
     desk.saved()
     brushed = server.mask(STREET) == 1
     assert brushed.any() and (brushed & cell_at(cells, place)).any()
-    desk.tool("superpixel").set("superpixel", level=5)
+    desk.tool("superpixel").set("superpixel", level=6)
     desk.click(place)
     desk.click(place)
     desk.saved()
@@ -197,7 +201,7 @@ def test_protection_holds_for_cells(desk: Desk, server: Server) -> None:
     place = large_cells(cells, 1)[0]
     desk.choose("unclear").tool("brush").set("brush", size=20).click(place)
     desk.change(protect=True)
-    desk.choose("road").tool("superpixel").set("superpixel", level=5)
+    desk.choose("road").tool("superpixel").set("superpixel", level=6)
     desk.click(place)
     desk.saved()
     found = server.mask(STREET)
@@ -207,7 +211,7 @@ def test_protection_holds_for_cells(desk: Desk, server: Server) -> None:
 
 def test_sharpened_cells_lie_over_the_rest(desk: Desk, server: Server) -> None:
     whole = cells_of(desk)
-    desk.choose("road").set("superpixel", level=2)
+    desk.choose("road").set("superpixel", level=3)
     desk.js("() => state.editor.view.zoomTo({x0: 200, y0: 150, x1: 500, y1: 400})")
     with desk.page.expect_response(lambda one: "superpixels?box=" in one.url and one.status == 200) as got:
         desk.set("superpixel", sharp=True)
@@ -261,7 +265,7 @@ def test_a_box_becomes_a_mask_that_enter_paints(desk: Desk, server: Server) -> N
 
 def test_without_sam_hovering_offers_superpixels(desk: Desk, server: Server) -> None:
     superpixels = cells_of(desk)
-    desk.choose("road").tool("hover").set("hover", level=5)
+    desk.choose("road").tool("hover").set("hover", level=6)
     cells, finer = superpixels.spread(5), superpixels.spread(3)
     place = large_cells(cells, 1)[0]
     desk.click(place, button="right")  # a part of it is out
@@ -289,4 +293,83 @@ def test_a_polygon_with_shift_held_follows_the_edge(desk: Desk, server: Server) 
     assert (found & ROUND).sum() / (found | ROUND).sum() > 0.98
     rows, columns = np.nonzero(found != ROUND)
     assert (np.abs(np.hypot(rows + 0.5 - 300, columns + 0.5 - 400) - 150) <= 3).mean() > 0.98
+    desk.quiet()
+
+
+def test_cells_are_coloured_and_painted_as_the_model_says(desk: Desk, server: Server) -> None:
+    """A model that says road on the left and car on the right: the majority of each cell, by NumPy."""
+    superpixels = cells_of(desk)
+    cells = superpixels.spread(5)
+    left, right = (
+        next(place for place in large_cells(cells, 30) if is_in(place[0]))
+        for is_in in (lambda x: x < 350, lambda x: x > 450)
+    )
+    with desk.page.expect_response(lambda one: "/predictions/" in one.url and one.ok):
+        desk.choose("unclear").set("superpixel", level=6, paints="model", model=True)
+    desk.page.wait_for_timeout(300)
+    desk.click(left)
+    desk.click(right)
+    desk.saved()
+    says = np.where(np.arange(HW[1]) < HW[1] // 2, 1, 2)[None].repeat(HW[0], 0)
+    truth = np.zeros(HW, int)
+    for place in (left, right):
+        cell = cell_at(cells, place)
+        truth[cell] = np.bincount(says[cell]).argmax()
+    assert set(np.unique(truth)) == {0, 1, 2}
+    assert np.array_equal(server.mask(STREET), truth)
+    desk.click(right)  # and back
+    desk.saved()
+    assert np.array_equal(server.mask(STREET), np.where(truth == 2, 0, truth))
+    desk.quiet()
+
+
+@pytest.mark.parametrize("sample", [DISC])
+def test_grabcut_answers_while_sam_reads_the_image(desk: Desk, server: Server) -> None:
+    """The page's side alone: SAM is played by the test, its answer is a square of four pixels."""
+    asked: list[dict] = []
+    square = {"x": 10, "y": 20, "width": 4, "height": 4, "engine": "SAM 2", "ms": 7,
+              "data": base64.b64encode(zlib.compress(bytes([1] * 16))).decode()}  # fmt: skip
+    is_read = False
+
+    def answer(route: "Route") -> None:
+        asked.append(json.loads(route.request.post_data or "{}"))
+        route.fulfill(json=square) if is_read else route.fulfill(json={"job": "sam"}, status=202)
+
+    def job(route: "Route") -> None:
+        route.fulfill(
+            json={"id": "sam", "state": "done" if is_read else "running", "result": {}, "progress": 0.5}
+        )
+
+    desk.page.route("**/assist/sam", answer)
+    desk.page.route("**/assist/embedding", lambda route: route.fulfill(json={}))
+    desk.page.route("**/api/v1/jobs/sam", job)
+    desk.js("tools => change({project: {...state.project, tools: {...state.project.tools, ...tools}}})",
+            {"sam": {"ready": True, "says": "SAM 2"}})  # fmt: skip
+    desk.choose("car").tool("box")
+    note = desk.page.locator(".tool-note")
+    desk.stroke([(235, 135), (400, 300), (565, 465)])
+    note.filter(has_text="GrabCut (SAM reads the image)").wait_for(timeout=1000 * WAIT)
+    is_read = True
+    note.filter(has_text="SAM 2, 7 ms").wait_for(timeout=1000 * WAIT)
+    desk.page.keyboard.press("Enter")
+    desk.saved()
+    truth = np.zeros(HW, int)
+    truth[20:24, 10:14] = 2
+    assert np.array_equal(server.mask(DISC), truth)
+    assert [one["source"] for one in server.label(DISC)["annotations"]] == ["sam"]
+
+    desk.tool("hover")
+    asked.clear()
+    scale, left, top = desk.view
+    began = time.monotonic()
+    for step in range(60):
+        desk.page.mouse.move(left + (100 + step) * scale, top + 300 * scale)
+        desk.page.wait_for_timeout(10)
+    seconds = time.monotonic() - began
+    desk.page.wait_for_timeout(300)
+    assert 2 <= len(asked) <= 10 * seconds + 3  # ten a second at most
+    assert asked[-1]["positive"][0] == pytest.approx([159, 300], abs=1)  # the newest place is not forgotten
+    desk.click((250, 300), button="right")
+    desk.page.wait_for_timeout(300)
+    assert len(asked[-1]["negative"]) == 1
     desk.quiet()

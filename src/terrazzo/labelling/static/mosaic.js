@@ -1,7 +1,8 @@
 // Superpixels on the screen: boundaries one device pixel wide at every zoom, and colours of cells where somebody wants
 // them. Drawn pixel by pixel into one picture of the stage's size, and again only when the view or the level changed.
 
-const BOUNDARY = rgba(255, 226, 64, 200);
+const BOUNDARY = [255, 226, 64];
+const FAINT = [70, 200]; // opacity of boundaries: of cells of a few screen pixels, and of large ones
 
 export class Mosaic {
   constructor() {
@@ -35,6 +36,7 @@ export class Mosaic {
     let above = new Int32Array(width), here = new Int32Array(width), last = null;
     const seen = layers.map((cells, number) => prepared(cells, number, level, width, height, view, colourOf));
     const fills = seen.map((one) => one.fills), offsets = seen.map((one) => one.offset);
+    const boundary = rgba(...BOUNDARY, opacityOf(layers.at(-1), level, view.scale));
     const fillOf = (id) => {
       for (let n = offsets.length - 1; n >= 0; n -= 1) if (id > offsets[n]) return fills[n]?.[id - offsets[n] - 1] ?? 0;
       return 0;
@@ -50,13 +52,19 @@ export class Mosaic {
       }
       for (let x = 0, i = y * width, before = here[0]; x < width; x += 1, i += 1) {
         const id = here[x];
-        if (id !== before || (!isSame && y > 0 && id !== above[x])) pixels[i] = BOUNDARY;
+        if (id !== before || (!isSame && y > 0 && id !== above[x])) pixels[i] = boundary;
         else if (colourOf !== null && id !== 0) pixels[i] = fillOf(id);
         before = id;
       }
     }
     context.putImageData(picture, 0, 0);
   }
+}
+
+// Where cells are small on the screen, their boundaries would hide the image.
+function opacityOf(cells, level, scale) {
+  const side = scale * Math.sqrt((cells.columns.length * cells.rows.length) / cells.counts[cells.level(level)]);
+  return Math.round(Math.max(FAINT[0], Math.min(FAINT[1], 5 * side)));
 }
 
 // A colour as a pixel of ImageData, seen as Uint32 (little-endian, as every machine with a browser is).

@@ -6,11 +6,11 @@ import * as api from "../api.js";
 import { tell } from "../elements.js";
 import { Note } from "../note.js";
 import { Shown, accept, drawPoints, propose } from "../proposals.js";
-import superpixel, { cellAt, fillCell, ready } from "./superpixel.js";
+import { cellAt, fillCell, levelOf, ready, turnLevel } from "./superpixel.js";
 
 const NAME = "hover";
 const EVERY = 100; // ms between questions
-const COARSE = 4; // the level to begin with
+const COARSE = 5; // the level to begin with, of 7
 
 const note = new Note();
 let at = null;
@@ -25,7 +25,7 @@ let offered = ""; // that cell
 
 const hover = {
   name: NAME, key: "KeyD", title: "Hover and click", icon: "hover", wheel: true, cursor: "crosshair",
-  options: [{ name: "level", kind: "range", label: "Granularity", min: 0, max: 6, step: 1, value: COARSE }],
+  options: [{ name: "level", kind: "range", label: "Granularity", min: 1, max: 7, step: 1, value: COARSE }],
 
   activate(editor) {
     if (hasSam(editor)) read(editor);
@@ -68,9 +68,7 @@ const hover = {
 
   wheelTurn(editor, e) {
     at = e;
-    const cells = superpixel.cells(editor), most = (cells?.counts.length ?? 7) - 1;
-    const old = Math.min(most, editor.option(NAME, "level"));
-    editor.setOption(NAME, "level", Math.max(0, Math.min(most, old + e.turn)));
+    turnLevel(editor, e.turn, NAME);
     without = new Set();
     editor.painter.moved();
   },
@@ -180,7 +178,7 @@ function look(editor, isNow = false) {
 
 // The cell under the pointer; one that is new is whole.
 function cellHere(editor) {
-  const here = cellAt(editor, at, editor.option(NAME, "level"));
+  const here = cellAt(editor, at, levelOf(editor, NAME));
   const mark = here ? `${here.cells.x0},${here.cells.y0} ${here.level} ${here.cell}` : "";
   if (mark !== offered) {
     offered = mark;

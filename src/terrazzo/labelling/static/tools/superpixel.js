@@ -11,7 +11,7 @@ import { Note } from "../note.js";
 import { watch } from "../state.js";
 
 const NAME = "superpixel";
-const MIDDLE = 3; // the level to begin with
+const MIDDLE = 4; // the level to begin with, of 7
 const MOST_IN_BOX = 1_000_000; // pixels that the server looks at in full resolution
 const KEPT = 3; // images whose cells are kept
 const SOON = 400; // ms after an image was opened: its cells are made ready
@@ -27,7 +27,7 @@ let ends = [];
 const superpixel = {
   name: NAME, key: "KeyS", title: "Superpixels", icon: "superpixel", wheel: true, cursor: "crosshair",
   options: [
-    { name: "level", kind: "range", label: "Granularity", min: 0, max: 6, step: 1, value: MIDDLE },
+    { name: "level", kind: "range", label: "Granularity", min: 1, max: 7, step: 1, value: MIDDLE },
     { name: "lines", kind: "toggle", label: "Boundaries", value: true },
     { name: "sharp", kind: "toggle", label: "Sharpen here", value: false },
     { name: "model", kind: "toggle", label: "Colours of the model", value: false },
@@ -88,12 +88,12 @@ const superpixel = {
 
   wheelTurn(editor, e) {
     at = e;
-    step(editor, e.turn);
+    turnLevel(editor, e.turn);
   },
 
   key(editor, e) {
     if (e.code !== "BracketLeft" && e.code !== "BracketRight") return false;
-    step(editor, e.code === "BracketRight" ? 1 : -1);
+    turnLevel(editor, e.code === "BracketRight" ? 1 : -1);
     return true;
   },
 
@@ -106,7 +106,7 @@ const superpixel = {
   },
 
   draw(editor, context) {
-    const one = known.get(nameOf(editor)), level = editor.option(NAME, "level");
+    const one = known.get(nameOf(editor)), level = levelOf(editor);
     if (!one?.layers.length) return;
     const { classes } = one, { categories } = editor.state;
     const isColoured = editor.option(NAME, "model") && classes;
@@ -125,7 +125,7 @@ const superpixel = {
   },
   count(editor) {
     const cells = this.cells(editor);
-    return cells ? cells.counts[cells.level(editor.option(NAME, "level"))] : 0;
+    return cells ? cells.counts[cells.level(levelOf(editor))] : 0;
   },
   get took() {
     return mosaic.took;
@@ -162,8 +162,19 @@ export async function ready(editor) {
   return one;
 }
 
+// The chosen level as an index, 0 the finest; people count from 1.
+export function levelOf(editor, tool = NAME) {
+  return editor.option(tool, "level") - 1;
+}
+
+// Turn the wheel of `tool`: coarser or finer, as far as there are levels.
+export function turnLevel(editor, turn, tool = NAME) {
+  const most = superpixel.cells(editor)?.counts.length ?? 7;
+  editor.setOption(tool, "level", Math.max(1, Math.min(most, Math.min(most, editor.option(tool, "level")) + turn)));
+}
+
 // The cell at a place in the image: {cells, level, cell}, or null.
-export function cellAt(editor, { ix, iy }, level = editor.option(NAME, "level")) {
+export function cellAt(editor, { ix, iy }, level = levelOf(editor)) {
   const one = known.get(nameOf(editor));
   const cells = one?.layers.findLast((layer) => layer.holds(ix, iy));
   if (!cells) return null;
@@ -178,14 +189,8 @@ function follow(editor) {
   if (!one?.layers.length) return;
   sharpen(editor, one);
   if (editor.option(NAME, "model") || editor.option(NAME, "paints") === "model") colour(editor, one);
-  const cells = one.layers[0], level = cells.level(editor.option(NAME, "level"));
+  const cells = one.layers[0], level = cells.level(levelOf(editor));
   note.say(editor, `${cells.counts[level].toLocaleString("en")} cells, level ${level + 1} of ${cells.counts.length}`);
-}
-
-function step(editor, turn) {
-  const cells = superpixel.cells(editor), most = (cells?.counts.length ?? 7) - 1;
-  const old = cells ? cells.level(editor.option(NAME, "level")) : editor.option(NAME, "level");
-  editor.setOption(NAME, "level", Math.max(0, Math.min(most, old + turn)));
 }
 
 // "Sharpen here": the part that is seen, cut anew in full resolution, lies over the rest until it is switched off.
