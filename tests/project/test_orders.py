@@ -122,8 +122,8 @@ def test_confident_disagreements_are_areas_by_weight() -> None:
     mask[0, 29] = 2  # a speck
     found = disagreements(mask, confidence, label)
     assert found == (
-        Area(22, 10, 10, 10, 96, 1, 3, pytest.approx(230 / 255)),
-        Area(3, 2, 5, 4, 20, 1, 2, pytest.approx(230 / 255)),
+        Area(22, 10, 20, 10, 10, 96, 1, 3, pytest.approx(230 / 255)),
+        Area(3, 2, 3, 5, 4, 20, 1, 2, pytest.approx(230 / 255)),
     )
     assert all(mask[one.y, one.x] == one.predicted for one in found), "the place is in the area"
     assert disagreements(mask, confidence, np.zeros_like(label)) == (), (

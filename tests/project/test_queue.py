@@ -133,7 +133,7 @@ def test_rare_counts_what_people_labelled_and_diversity_what_is_covered(project:
 
 def test_disagreements_are_listed_by_weight_and_verdicts_stay(project: Project) -> None:
     project.models.attach("ab", name="x", path="runs/x", classes=CLASSES)
-    areas = (Area(3, 4, 5, 6, 30, 1, 2, 0.9), Area(9, 9, 2, 2, 200, 2, 1, 0.8))
+    areas = (Area(3, 4, 2, 5, 6, 30, 1, 2, 0.9), Area(9, 9, 9, 2, 2, 200, 2, 1, 0.8))
     one = Measure(600, 0.1, {1: (600, 1.0)}, {(1, 1): 370, (1, 2): 30, (2, 1): 200}, areas)
     project.queue.note(A, "model:ab", one, revision=0, against="label")
     found = project.queue.disagreements("model:ab")

@@ -255,6 +255,7 @@ def _lists(api: APIRouter, shelf: Shelf) -> None:
     def disagreements(
         name: str,
         model: str | None = None,
+        sample: int | None = None,
         label: int | None = None,
         predicted: int | None = None,
         decided: bool = False,
@@ -267,7 +268,12 @@ def _lists(api: APIRouter, shelf: Shelf) -> None:
         pair = None if label is None or predicted is None else (label, predicted)
         limit, offset = max(1, min(limit, MOST)), max(0, offset)
         found = project.queue.disagreements(
-            one.labelset, pair=pair, is_open=not decided, limit=limit, offset=offset
+            one.labelset,
+            sample=None if sample is None else project.samples.numbered(sample).name,
+            pair=pair,
+            is_open=not decided,
+            limit=limit,
+            offset=offset,
         )
         items = [
             {"sample": place.sample_id, "name": place.sample, **vars(place.area), "verdict": place.verdict}

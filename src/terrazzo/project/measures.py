@@ -26,7 +26,9 @@ class Area:
     x: int
     """Column of a pixel in it: the first of its first row."""
     y: int
-    """Row of that pixel."""
+    """Row of that pixel, the uppermost of the area."""
+    left: int
+    """The first column of its bounding box, which begins at row `y`."""
     width: int
     """Of its bounding box."""
     height: int
@@ -138,6 +140,7 @@ def disagreements(
             Area(
                 int(x),
                 int(y),
+                int(left),
                 int(right - left),
                 int(bottom - top),
                 area.size,

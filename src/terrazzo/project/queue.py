@@ -105,11 +105,11 @@ class Queue:
             }
             db.execute("DELETE FROM disagreements WHERE labelset = ? AND sample = ?", (labelset, one))
             rows = [
-                (labelset, one, a.x, a.y, a.width, a.height, a.pixels, a.label, a.predicted, a.confidence,
+                (labelset, one, a.x, a.y, a.left, a.width, a.height, a.pixels, a.label, a.predicted, a.confidence,
                  said.get((a.x, a.y, a.label, a.predicted)))
                 for a in (measure.areas if against == "label" else ())
             ]  # fmt: skip
-            db.executemany(f"INSERT INTO disagreements VALUES ({', '.join('?' * 11)})", rows)
+            db.executemany(f"INSERT INTO disagreements VALUES ({', '.join('?' * 12)})", rows)
 
     def measures(self, labelset: str) -> dict[str, Measure]:
         """Return {sample: measure} of a labelset; disagreements are read by `disagreements`."""
@@ -266,6 +266,7 @@ class Queue:
         self,
         labelset: str,
         *,
+        sample: str | None = None,
         pair: tuple[int, int] | None = None,
         is_open: bool = True,
         limit: int = 100,
@@ -273,10 +274,13 @@ class Queue:
     ) -> list[Disagreement]:
         """Return the confident disagreements of a model with labels, heaviest (pixels x confidence) first.
 
-        pair: (label says, model says) alone. is_open: those alone on which nobody has given a verdict.
+        sample: of that one alone. pair: (label says, model says) alone. is_open: those without a verdict alone.
         """
         where = ["labelset = ?"]
         words: list[Any] = [labelset]
+        if sample is not None:
+            where.append("name = ?")
+            words.append(sample)
         if pair is not None:
             where.append("label = ? AND predicted = ?")
             words += pair
@@ -284,8 +288,8 @@ class Queue:
             where.append("verdict IS NULL")
         with self._store.reading() as db:
             rows = db.execute(
-                "SELECT name, sample, x, y, disagreements.width, disagreements.height, pixels, label, predicted, "
-                "confidence, verdict FROM disagreements JOIN samples ON samples.id = sample "
+                'SELECT name, sample, x, y, "left", d.width, d.height, pixels, label, predicted, confidence, '
+                "verdict FROM disagreements AS d JOIN samples ON samples.id = sample "
                 f"WHERE {' AND '.join(where)} ORDER BY pixels * confidence DESC, name, y, x LIMIT ? OFFSET ?",
                 (*words, limit, offset),
             ).fetchall()

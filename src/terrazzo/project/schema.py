@@ -163,6 +163,7 @@ CREATE TABLE disagreements (
   sample INTEGER NOT NULL REFERENCES samples (id),
   x INTEGER NOT NULL,
   y INTEGER NOT NULL,
+  "left" INTEGER NOT NULL,
   width INTEGER NOT NULL,
   height INTEGER NOT NULL,
   pixels INTEGER NOT NULL,

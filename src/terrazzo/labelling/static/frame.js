@@ -27,6 +27,7 @@ import { displayPanel } from "./panels/display.js";
 import { historyPanel } from "./panels/history.js";
 import { issuesPanel } from "./panels/issues.js";
 import { objectsPanel } from "./panels/objects.js";
+import { offerPanel } from "./panels/offer.js";
 import { openPicker } from "./picker.js";
 import { Pins } from "./pins.js";
 import { know } from "./project.js";
@@ -80,6 +81,7 @@ class Frame {
       { name: "objects", title: "Objects", icon: "shapes", panel: objectsPanel(objectActions(actions)) },
       { name: "issues", title: "Issues", icon: "chat", panel: this.issues },
       { name: "history", title: "History", icon: "clock", panel: historyPanel(this.project, { restore: (revision) => this.restore(revision).catch(tell) }) },
+      { name: "model", title: "Model", icon: "prelabel", panel: this.offers = offerPanel(this.project) },
       { name: "display", title: "Display", icon: "sliders", panel: displayPanel() },
     ]);
     actions.panels = this.side.names;
@@ -258,6 +260,7 @@ class Frame {
     if (event.kind === "lease" && isHere) await this.session?.heard(event);
     if (event.kind === "issue" && isHere) await this.issues.load();
     if (event.kind === "samples") this.filter({});
+    if (["samples", "model", "job"].includes(event.kind)) this.offers.heard(event);
     if (event.kind === "reconnected" && this.session?.lease.isMine) await this.session.lease.renew();
     if (["status", "revision", "lease", "issue"].includes(event.kind) && this.listing.indexOf(event.sample) >= 0) await this.look(event.sample);
     if (event.kind === "revision" && isHere && event.client !== state.client && !this.session?.lease.isMine) await state.editor?.reload();

@@ -158,8 +158,9 @@ export class Pointer {
       if (state.cursor !== null) change({ cursor: null });
       return;
     }
-    const id = label.ids[e.iy * label.width + e.ix];
-    change({ cursor: { x: e.ix, y: e.iy, id, category: label.category[id], confidence: null } });
+    const i = e.iy * label.width + e.ix, id = label.ids[i];
+    const confidence = state.offer ? state.offer.confidence[i] / 255 : null;
+    change({ cursor: { x: e.ix, y: e.iy, id, category: label.category[id], confidence } });
   }
 
   close() {

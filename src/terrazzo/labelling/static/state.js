@@ -29,6 +29,7 @@ export const state = {
   saved: { state: "saved", unsynced: 0, at: 0, says: "" }, // state: saved | saving | unsynced | offline | read-only | conflict; at: Date.now()
   read_only: null, // null, or why: {says: "held by ann", by: "ann" | null, of: "lease" | "label" | "role"}
   zoom: 1, // screen pixels of CSS for each image pixel
+  offer: null, // what a model says of the image: {labelset, hash, name, mask: Uint16Array, confidence: Uint8Array}
   cursor: null, // {x, y, id: object id, category: category id, confidence: 0-1 | null} under the pointer; null outside
   drawn: 0, // counts up whenever pixels or objects of the label changed: stroke, undo, restore, live refresh
   pixels: null, // {of: Map(category id -> pixels), objects: Map(object id -> pixels), total}; counted when the page is idle

@@ -5,6 +5,7 @@ import { brush, eraser } from "./tools/brush.js";
 import fill from "./tools/fill.js";
 import hover from "./tools/hover.js";
 import polygon from "./tools/polygon.js";
+import prelabel from "./tools/prelabel.js";
 import select from "./tools/select.js";
 import { snapper } from "./tools/snap.js";
 import superpixel from "./tools/superpixel.js";
@@ -12,4 +13,4 @@ import wand from "./tools/wand.js";
 
 polygon.snapper = snapper;
 
-export const TOOLS = [select, brush, eraser, polygon, superpixel, box, hover, fill, wand];
+export const TOOLS = [select, brush, eraser, polygon, superpixel, box, hover, fill, wand, prelabel];
