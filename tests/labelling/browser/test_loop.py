@@ -51,9 +51,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def desk(browser: "Browser", server: Server) -> Iterator[Desk]:
     context = browser.new_context(viewport={"width": 1200, "height": 800})
     opened = Desk.open(context, server, sample=5)
-    opened.page.wait_for_function("() => window.terrazzo.state.offer !== null")
+    opened.page.wait_for_function(
+        "() => window.terrazzo.state.offer !== null && window.terrazzo.state.read_only === null"
+    )
     yield opened
-    opened.quiet()
+    opened.quiet(but="409")  # the page of the test before may still hold the lease
     context.close()
 
 
