@@ -27,19 +27,24 @@ def png(index: int, hw: tuple[int, int] = (60, 90)) -> bytes:
 
 
 def street(
-    folder: Path, count: int, *, classes: Sequence[str] = CLASSES, hw: tuple[int, int] = (60, 90)
+    folder: Path,
+    count: int,
+    *,
+    name: str = "street",
+    classes: Sequence[str] = CLASSES,
+    hw: tuple[int, int] = (60, 90),
 ) -> Path:
     """A project of `count` images, "a-01.png" …, and classes; returns its file."""
-    photos = folder / "photos"
+    photos = folder / ("photos" if name == "street" else f"{name}-photos")
     photos.mkdir(parents=True)
     for index in range(count):
         (photos / f"a-{index + 1:02d}.png").write_bytes(png(index, hw))
-    path = folder / "street.db"
+    path = folder / f"{name}.db"
     with tz.open_project(path) as project:
         if count:
             project.add_folder(photos)
-        for name in classes:
-            project.categories.add(name, has_instances=name == "car")
+        for one in classes:
+            project.categories.add(one, has_instances=one == "car")
     return path
 
 
@@ -65,5 +70,5 @@ def opened(browser: "Browser", server: Server, address: str = "#/", **words: Any
 
 def statuses(server: Server) -> dict[str, str]:
     """{name of the file: status} of all samples."""
-    items = server.get("/projects/street/samples?limit=500")["items"]
+    items = server.get(f"/projects/{server.name}/samples?limit=500")["items"]
     return {one["name"].rpartition("/")[2]: one["status"] for one in items}

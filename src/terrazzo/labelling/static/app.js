@@ -45,12 +45,24 @@ async function show() {
     if (mine !== turn) return;
     root.replaceChildren();
     const opened = await screen.open(root, ...parts);
-    if (mine === turn) open = { key, screen: opened };
-    else opened.close();
+    if (mine === turn) {
+      open = { key, screen: opened };
+      arrive();
+    } else {
+      opened.close();
+    }
   } catch (error) {
     if (mine !== turn || error.status === 401) return;
     fail(error, path);
   }
+}
+
+// Whoever comes by key or ear begins at the new screen's content.
+function arrive() {
+  if (document.activeElement !== document.body && document.activeElement?.isConnected) return;
+  const main = document.getElementById("main");
+  main?.setAttribute("tabindex", "-1");
+  main?.focus({ preventScroll: true });
 }
 
 async function leave() {

@@ -21,13 +21,16 @@ export class Pins {
   }
 
   set(issues) {
-    this.host.replaceChildren();
-    this.pins = issues.map((one) => {
-      const button = el("button.pin", { type: "button", "aria-label": `Issue at ${one.x}, ${one.y}: ${one.comments[0]?.text ?? ""}`, title: one.comments[0]?.text ?? "", onclick: () => this.onChoose(one) }, icon("chat", 14));
-      this.host.append(button);
-      return { one, button };
-    });
+    const there = new Map(this.pins.map((pin) => [pin.one.id, pin]));
+    this.pins = issues.map((one) => there.get(one.id) ?? { one, button: this.make(one) });
+    const buttons = this.pins.map(({ button }) => button);
+    if (buttons.length !== this.host.children.length || buttons.some((one, index) => one !== this.host.children[index])) this.host.replaceChildren(...buttons);
     this.place();
+  }
+
+  make(one) {
+    const says = one.comments[0]?.text ?? "";
+    return el("button.pin", { type: "button", "aria-label": `Issue at ${one.x}, ${one.y}: ${says}`, title: says, onclick: () => this.onChoose(one) }, icon("chat", 14));
   }
 
   place() {

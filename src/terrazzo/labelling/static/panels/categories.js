@@ -90,10 +90,10 @@ async function merge(project, one, refresh) {
     plan.textContent = "Counting …";
     const told = await api.send("POST", api.at(project, "categories", one.id, "merge"), { into: Number(choice.value), dry_run: true });
     const into = others.find((other) => other.id === Number(choice.value));
-    const count = Array.isArray(told.samples) ? told.samples.length : told.samples;
+    const count = told.samples;
     plan.textContent = count === 0
       ? `No label has “${one.name}”; it goes, and nothing else changes.`
-      : `${plural(count, "label")} get a new revision${told.pixels === undefined ? "" : `: ${plural(told.pixels, "pixel")}`} of “${one.name}” become “${into.name}”. Releases keep what they have; every label's history, too.`;
+      : `${plural(count, "label")} ${count === 1 ? "gets" : "get"} a new revision${told.pixels === undefined ? "" : `: ${plural(told.pixels, "pixel")}`} of “${one.name}” become “${into.name}”. Releases keep what they have; every label's history, too.`;
   };
   choice.addEventListener("change", () => look().catch(tell));
   look().catch((error) => { plan.textContent = error.message; });

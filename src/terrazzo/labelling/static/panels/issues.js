@@ -10,6 +10,7 @@ export function issuesPanel(project, actions) {
   const all = el("input", { type: "checkbox", onchange: () => draw() });
   const add = el("button", { type: "button", onclick: actions.place }, icon("plus", 16), "New issue at a pixel");
   let issues = [];
+  const drafts = new Map(); // issue -> an answer that is not sent yet
   const load = async () => {
     const { sample } = state;
     if (!sample) return;
@@ -20,7 +21,9 @@ export function issuesPanel(project, actions) {
   };
   const draw = () => {
     const shown = issues.filter((one) => all.checked || !one.resolved_at);
-    list.replaceChildren(...shown.map((one) => row(project, one, actions, load)));
+    const typing = document.activeElement?.dataset?.answer; // others' words come while one is typing
+    list.replaceChildren(...shown.map((one) => row(project, one, actions, load, drafts)));
+    if (typing) list.querySelector(`[data-answer="${typing}"]`)?.focus();
     if (shown.length === 0) list.append(el("li.empty", {}, issues.length ? "All is resolved." : "Nobody has raised anything here."));
     actions.pins(issues.filter((one) => !one.resolved_at));
     add.hidden = !mayDraw();
@@ -51,13 +54,18 @@ export function issuesPanel(project, actions) {
   };
 }
 
-function row(project, one, actions, load) {
-  const answer = el("input", { placeholder: "Answer", "aria-label": `Answer to issue ${one.id}`, maxlength: 2000, autocomplete: "off" });
+function row(project, one, actions, load, drafts) {
+  const answer = el("input", { placeholder: "Answer", "aria-label": `Answer to issue ${one.id}`, maxlength: 2000, autocomplete: "off", value: drafts.get(one.id) ?? "", "data-answer": one.id });
+  answer.addEventListener("input", () => drafts.set(one.id, answer.value));
   const run = (work) => work().then(load).catch(tell);
+  const say = async (text) => {
+    await api.send("POST", api.at(project, "issues", one.id, "comments"), { text });
+    drafts.delete(one.id);
+  };
   const reply = el("form.row", {
     onsubmit: (event) => {
       event.preventDefault();
-      if (answer.value.trim()) run(() => api.send("POST", api.at(project, "issues", one.id, "comments"), { text: answer.value.trim() }));
+      if (answer.value.trim()) run(() => say(answer.value.trim()));
     },
   }, answer);
   const settle = el("button", { type: "button", onclick: () => run(() => api.send("PATCH", api.at(project, "issues", one.id), { resolved: !one.resolved_at })) }, one.resolved_at ? "Open again" : "Resolve");
