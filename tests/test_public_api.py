@@ -125,3 +125,14 @@ def test_what_deploy_installs_is_part_of_dev_so_that_the_tests_see_it() -> None:
     deploy, dev = (set(extras["optional-dependencies"][name]) for name in ("deploy", "dev"))
     assert {name.partition(">=")[0] for name in deploy} >= {"onnx", "onnxruntime", "openvino", "nncf"}
     assert deploy <= dev
+
+
+def test_the_extra_all_is_every_extra_that_people_use() -> None:
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (told,) = extras["optional-dependencies"]["all"]
+    named = re.fullmatch(r"terrazzo\[([\w,]+)\]", told)
+    assert named is not None
+    assert set(named[1].split(",")) == set(extras["optional-dependencies"]) - {"all", "dev"}
+    names = {one.partition(">=")[0] for one in extras["optional-dependencies"]["label"]}
+    assert {"fastapi", "uvicorn", "defusedxml", "opencv-contrib-python-headless"} <= names
+    assert set(extras["optional-dependencies"]["label"]) <= set(extras["optional-dependencies"]["dev"])

@@ -80,6 +80,12 @@ def test_a_page_of_another_site_may_neither_look_nor_change(client: Client) -> N
     assert "Access-Control-Allow-Origin" not in client.ask("GET", f"{API}/", None, same).headers
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Forwarded-Proto", "Via"])
+def test_a_proxy_before_a_server_that_asks_for_no_token_is_refused(client: Client, header: str) -> None:
+    told = refused(client.ask("GET", f"{API}/", None, {header: "192.0.2.7"}), 403, "proxy")
+    assert told["command"] == "terrazzo label PROJECT --people people.json"
+
+
 MUTATIONS = [
     ("POST", "/projects"),
     ("POST", "/projects/street/categories"),

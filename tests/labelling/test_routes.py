@@ -20,6 +20,7 @@ from labelled import HW, make_project, scene, write_photograph
 from labelserved import OURS, Client, label_served
 from terrazzo import exchange
 from terrazzo.labelling.app import STATIC
+from terrazzo.labelling.limits import Limits
 from terrazzo.project import open_project
 
 THINGS = [
@@ -432,3 +433,23 @@ def test_twelve_megapixels_are_looked_at_in_time(tmp_path: Path) -> None:
         again = time.perf_counter() - begun
         print(f"12 megapixels: first look {1000 * first_look:.0f} ms, again {1000 * again:.0f} ms")
         assert first_look < 1.5 and again < 0.3
+
+
+def test_pictures_are_kept_up_to_a_number_of_bytes(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed in range(6):
+        noise = np.random.default_rng(seed).integers(0, 256, (520, 520, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "photos" / f"{seed}.png")
+    with open_project(tmp_path / "street.db") as project:
+        project.add_folder(tmp_path / "photos")
+    with label_served(tmp_path, limits=Limits(cache_bytes=150_000)) as client:
+        for number in range(1, 7):
+            first_time = client.get(f"/samples/{number}/image?level=1").body
+            assert client.get(f"/samples/{number}/image?level=1").body == first_time
+            assert sum(one.stat().st_size for one in (tmp_path / "street.pictures").iterdir()) <= 150_000
+        kept = {one.name for one in (tmp_path / "street.pictures").iterdir()}
+        assert 1 <= len(kept) < 6
+        newest = client.get("/samples/6").json["sha256"][:40]
+        assert any(newest in name for name in kept)
+        again = client.get("/samples/1/image?level=1")
+        assert again.status == 200, "what was let go is made again"

@@ -35,6 +35,13 @@ BODIES = (
 )  # types that no form of another site can send
 WATCHED = 4096  # addresses whose wrong tokens are counted
 MINUTE = 60.0
+FORWARDED = (
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "forwarded",
+    "via",
+)  # what proxies add
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,14 @@ class Access:
     def who(self, headers: Mapping[str, str], address: str) -> Person:
         """Return who asks; RefusalError where nobody knows them."""
         if self.local is not None:
+            if any(name in headers for name in FORWARDED):
+                raise RefusalError(
+                    403,
+                    "The request came through a proxy, and nobody here needs a token.",
+                    kind="proxy",
+                    hint="Whoever reaches the proxy would be this server's admin. Give people tokens:",
+                    command="terrazzo label PROJECT --people people.json",
+                )
             return self.local
         kept = self._kept(headers)
         if kept is not None:

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
@@ -27,7 +27,7 @@ def routes(shelf: Shelf) -> APIRouter:
         project = shelf.project(name)
         one = project.samples.numbered(number)
         rows, columns = grid_hw(one.size_hw)
-        value = {
+        value: dict[str, Any] = {
             "revision": one.head if revision is None else revision,
             "tree_hash": None,
             "width": one.width,

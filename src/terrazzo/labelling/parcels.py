@@ -6,11 +6,13 @@ is gone) is said before the first byte is sent, for afterwards nothing could be 
 """
 
 import contextlib
+import io
 import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any, cast
 
 from terrazzo.exchange import give
 from terrazzo.project.releases import Release
@@ -43,7 +45,7 @@ class Parcel:
     def __iter__(self) -> Iterator[bytes]:
         sink = _Sink()
         try:
-            with zipfile.ZipFile(sink, "w") as parcel:  # type: ignore[arg-type]
+            with zipfile.ZipFile(cast(IO[bytes], sink), "w") as parcel:
                 files = [one for one in self.folder.rglob("*") if one.is_file()]
                 for path in sorted(files, key=lambda one: one.relative_to(self.folder).as_posix()):
                     entry = zipfile.ZipInfo(
@@ -67,23 +69,18 @@ class Parcel:
         self._stack.close()
 
 
-class _Sink:
+class _Sink(io.RawIOBase):
     """A file that cannot be sought in, whose content is taken out as it comes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._at = 0
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
         self._parts.append(bytes(data))
-        self._at += len(data)
         return len(data)
-
-    def tell(self) -> int:
-        return self._at
-
-    def flush(self) -> None:
-        pass
 
     def taken(self) -> Iterator[bytes]:
         parts, self._parts = self._parts, []

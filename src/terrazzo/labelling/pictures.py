@@ -6,20 +6,17 @@ in a folder beside the project, up to a number of bytes, under the hash of the i
 changed image is another one. Images are only read, and never shown when they are not those that were labelled.
 """
 
-import contextlib
 import io
-import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from terrazzo.decoding import opened
-from terrazzo.errors import TerrazzoError, UnreadableFileError
+from terrazzo.errors import UnreadableFileError
 from terrazzo.images import decode_image
+from terrazzo.labelling.kept import Kept
 from terrazzo.labelling.limits import Limits
 from terrazzo.project import Project
 from terrazzo.project.samples import Entry
-from terrazzo.storage import replacing
 from terrazzo.web.problems import RefusalError
 
 if TYPE_CHECKING:
@@ -29,7 +26,7 @@ if TYPE_CHECKING:
 
 SMALLEST = 512  # pixels of the longer side: the last level is not larger
 THUMB = 256  # pixels of the longer side
-QUALITY = 92  # of levels; thumbnails are looked at from afar
+QUALITY, THUMB_QUALITY = 92, 80  # thumbnails are looked at from afar
 DECODERS = 2  # images decoded at a time
 PLAIN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}  # what browsers show as it is
 PLAIN_HEADS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
@@ -66,11 +63,8 @@ class Pictures:
 
     def __init__(self, project: Project, limits: Limits) -> None:
         self._project = project
-        self.folder = project.path.with_suffix(".pictures")
-        self._most = limits.cache_bytes
+        self._kept = Kept(project.path.with_suffix(".pictures"), limits.cache_bytes, ".jpg")
         self._decoders = threading.BoundedSemaphore(DECODERS)
-        self._lock = threading.Lock()
-        self._bytes: int | None = None
 
     def level(self, one: Entry, level: int) -> tuple[bytes, str]:
         """Return (bytes, media type) of a level of a sample's image; raises DataError where it is gone or changed."""
@@ -82,67 +76,33 @@ class Pictures:
                 kind="unknown-level",
                 expected=f"0 to {len(there) - 1}",
             )
-        self._refuse_changed(one)
-        return self._kept(one, f"level{level}", lambda: self._made(one, level_hw(one, level), level=level))
+        return self._picture(one, f"level{level}", level_hw(one, level), QUALITY, is_whole=level == 0)
 
     def thumb(self, one: Entry) -> tuple[bytes, str]:
         """Return (bytes, media type) of a picture of 256 pixels at most; raises as `level`."""
-        self._refuse_changed(one)
         scale = min(1.0, THUMB / max(one.height, one.width))
         hw = max(1, round(one.height * scale)), max(1, round(one.width * scale))
-        return self._kept(one, "thumb", lambda: self._made(one, hw, level=None))
+        return self._picture(one, "thumb", hw, THUMB_QUALITY)
 
-    def _refuse_changed(self, one: Entry) -> None:
+    def _picture(
+        self, one: Entry, what: str, hw: tuple[int, int], quality: int, *, is_whole: bool = False
+    ) -> tuple[bytes, str]:
         if self._project.samples.state(one) != "there":
             self._project.samples.content(one)  # raises, with what is wrong
-
-    def _made(self, one: Entry, hw: tuple[int, int], *, level: int | None) -> tuple[bytes, str]:
+        key = f"{one.sha256[:40]}-{what}_{one.orientation}"
+        kept = self._kept.get(key)
+        if kept is not None:
+            return kept, "image/jpeg"
         data = self._project.samples.content(one)
         with self._decoders:
-            if level == 0:
-                plain = _as_it_is(data, one)
-                if plain is not None:
-                    return data, plain
-            image = _small(data, one, hw)
+            plain = _as_it_is(data, one) if is_whole else None
+            if plain is not None:
+                return data, plain
             file = io.BytesIO()
-            image.save(
-                file, "JPEG", quality=80 if level is None else QUALITY, subsampling=2 if level is None else 0
-            )
+            sampling = 2 if quality == THUMB_QUALITY else 0
+            _small(data, one, hw).save(file, "JPEG", quality=quality, subsampling=sampling)
+        self._kept.put(key, file.getvalue())
         return file.getvalue(), "image/jpeg"
-
-    def _kept(self, one: Entry, what: str, make: Any) -> tuple[bytes, str]:
-        path = self.folder / f"{one.sha256[:40]}-{one.orientation}-{what}.jpg"
-        try:
-            data = path.read_bytes()
-            os.utime(path)
-        except OSError:
-            data, media_type = make()
-            if media_type == "image/jpeg" and what != "level0":
-                self._keep(path, data)
-            return data, media_type
-        return data, "image/jpeg"
-
-    def _keep(self, path: Path, data: bytes) -> None:
-        """Keep a picture; a disk that is full or closed is done without."""
-        with self._lock, contextlib.suppress(OSError, TerrazzoError):
-            with replacing(path, durable=False) as beside:
-                beside.write_bytes(data)
-            if self._bytes is None:
-                self._bytes = sum(one.stat().st_size for one in self.folder.iterdir())
-            else:
-                self._bytes += len(data)
-            if self._bytes > self._most:
-                self._make_room()
-
-    def _make_room(self) -> None:
-        files = sorted((one.stat().st_mtime, one.stat().st_size, one) for one in self.folder.iterdir())
-        total = sum(size for _, size, _ in files)
-        for _, size, one in files:
-            if total <= self._most * 3 // 4:
-                break
-            one.unlink(missing_ok=True)
-            total -= size
-        self._bytes = total
 
 
 def _as_it_is(data: bytes, one: Entry) -> str | None:

@@ -140,7 +140,9 @@ def routes(shelf: Shelf) -> APIRouter:
     async def events(name: str) -> StreamingResponse:
         await run_in_threadpool(shelf.project, name)
         return StreamingResponse(
-            shelf.events.listen(name), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+            shelf.events.listen(name),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},  # proxies keep nothing back
         )
 
     @api.get("/jobs/{number}")

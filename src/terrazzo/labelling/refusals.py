@@ -1,5 +1,7 @@
 """What clients are told of our errors: the status that a page acts upon, and the numbers it needs for that."""
 
+from collections.abc import Mapping
+
 from terrazzo.errors import (
     DamagedLabelError,
     DataError,
@@ -31,7 +33,13 @@ def told(error: TerrazzoError) -> RefusalError:
     return _as(error, 409) if refusal.status == 500 else refusal  # a step that the project does not allow
 
 
-def _as(error: TerrazzoError, status: int, **words: dict[str, object] | dict[str, str]) -> RefusalError:
+def _as(
+    error: TerrazzoError,
+    status: int,
+    *,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, object] | None = None,
+) -> RefusalError:
     return RefusalError(
         status,
         error.what,
@@ -40,6 +48,6 @@ def _as(error: TerrazzoError, status: int, **words: dict[str, object] | dict[str
         expected=error.expected,
         hint=error.hint,
         command=error.command,
-        headers={name: str(value) for name, value in words.get("headers", {}).items()},
-        members=words.get("members"),
+        headers=headers,
+        members=members,
     )

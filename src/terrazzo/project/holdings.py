@@ -5,6 +5,7 @@ up to date first, for the samples that were drawn on since. It can be made anew 
 """
 
 import sqlite3
+from typing import Any
 
 from terrazzo.errors import DamagedLabelError
 from terrazzo.project.labels import Labels
@@ -69,7 +70,7 @@ class Holdings:
         db.execute("INSERT OR REPLACE INTO held VALUES (?, ?)", (one.id, one.head))
 
 
-def _behind(db: sqlite3.Connection) -> list[tuple[object, ...]]:
+def _behind(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
     columns = ", ".join(f"s.{name}" for name in COLUMNS.split(", "))
     return db.execute(
         f"SELECT {columns} FROM samples AS s LEFT JOIN held ON held.sample = s.id "
