@@ -19,7 +19,15 @@ def test_every_architecture_has_its_row(rows: tuple[Architecture, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["segformer-b0", "unet", "pspnet resnet50_v1c", "upernet resnet50_v1c", "segformer-conv mit_b0"]
+    "key",
+    [
+        "segformer-b0",
+        "unet",
+        "pspnet resnet50_v1c",
+        "upernet resnet50_v1c",
+        "segformer-conv mit_b0",
+        "nearfar",
+    ],
 )
 def test_the_kept_counts_are_those_of_the_networks(key: str) -> None:
     name, _, backbone = key.partition(" ")

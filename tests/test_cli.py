@@ -288,7 +288,7 @@ def test_models_count_parameters_and_name_licences(terrazzo: Terrazzo) -> None:
     assert models["segformer-b0"]["parameters"] == 3_752_694 - (150 - 19) * 257
     assert models["segformer-b0"]["weights"][0]["source"] == "nvidia/mit-b0"
     assert "non-commercial" in models["segformer-b0"]["weights"][0]["license"]
-    assert [models[name]["commercial"] for name in ("segformer-b0", "pspnet", "unet", "huggingface")] == [
+    assert [models[name]["commercial"] for name in ("segformer-b0", "pspnet", "nearfar", "huggingface")] == [
         "no",
         "yes",
         "yes",

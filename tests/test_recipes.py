@@ -18,6 +18,8 @@ def test_the_catalogue() -> None:
     expected = {
         *(f"segformer-{size}" for size in PAPER_SIZES),
         "segformer-b0-scratch",
+        "camvid-small",
+        "camvid-small-cpu",
         "quickstart",
         "sidewalk",
         "sidewalk-post",
@@ -89,12 +91,20 @@ def test_a_larger_sibling_differs_in_its_network_alone() -> None:
 
 
 def test_from_scratch_means_no_weights_of_others() -> None:
-    for name in ("segformer-b0-scratch", "quickstart"):
+    for name in ("segformer-b0-scratch", "camvid-small", "camvid-small-cpu", "quickstart"):
         recipe = load(name)
         assert recipe.model.pretrained is None
         assert recipe.model.init is None
         assert recipe.optim.head_lr_factor == 1.0  # nothing is pretrained, so nothing is faster
         assert promise(name).find("Weights: none") > 0
+
+
+def test_the_small_recipes_tell_val_from_test_and_share_one_network() -> None:
+    small, cpu = load("camvid-small"), load("camvid-small-cpu")
+    assert small.model.name == cpu.model.name == "nearfar"
+    assert "no test score" in promise("camvid-small")
+    assert small.num_steps(367) * small.train.batch_size / 367 > 400  # passes over CamVid's train split
+    assert small.eval.split == "val"
 
 
 def test_the_posts_recipe_is_the_posts() -> None:

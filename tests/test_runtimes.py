@@ -190,6 +190,9 @@ def narrow(spec: dict) -> dict:
         backbone |= {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4]}
     elif backbone["kind"] == "unet":
         backbone["base_channels"] = 4
+    elif backbone["kind"] == "nearfar":
+        backbone |= {"widths": [8, 8, 16, 16], "depths": [1, 1, 2], "dilations": [1, 2], "group_channels": 4}
+        head["channels"] = [8, 8, 8]
     if "c1_channels" in head:
         head["c1_channels"] = 4
     return {**spec, "backbone": backbone, "head": head, "auxiliary": None}
@@ -214,7 +217,7 @@ def test_all_heads_on_a_resnet_are_the_same_functions_as_graphs() -> None:
     agree(network, (73, 101), [(73, 101)])
 
 
-@pytest.mark.parametrize("name", ["unet", "segformer-conv"])
+@pytest.mark.parametrize("name", ["unet", "segformer-conv", "nearfar"])
 def test_other_encoders_are_the_same_functions_as_graphs(name: str) -> None:
     torch.manual_seed(0)
     agree(assemble(narrow(SPECS[name](ModelConfig(name))), num_classes=3), (73, 101), [(73, 101)])

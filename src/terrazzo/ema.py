@@ -25,8 +25,8 @@ class MovingAverage:
         """Move every average towards the network's present value."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, tensor in _floating(network).items():
-            self.tensors[name].lerp_(tensor.detach(), 1 - decay)
+        now = _floating(network)
+        torch._foreach_lerp_([self.tensors[name] for name in now], list(now.values()), 1 - decay)
 
     @contextmanager
     def applied(self, network: nn.Module) -> Iterator[None]:

@@ -30,6 +30,7 @@ COMPUTED = {
     "upernet": 4,
     "unet": 1,
     "segformer-conv": 4,
+    "nearfar": 4,
 }  # name -> stride of its logits
 
 
@@ -233,6 +234,9 @@ def narrow(spec: dict[str, Any]) -> dict[str, Any]:
         backbone |= {"depths": [1] * 4, "hidden_sizes": [8, 16, 24, 32], "num_heads": [1, 2, 3, 4]}
     elif backbone["kind"] == "unet":
         backbone["base_channels"] = 8
+    elif backbone["kind"] == "nearfar":
+        backbone |= {"widths": [8, 8, 16, 16], "depths": [1, 1, 2], "dilations": [1, 2], "group_channels": 4}
+        head["channels"] = [8, 8, 16]
     if "c1_channels" in head:
         head["c1_channels"] = 4
     auxiliary = spec["auxiliary"] and {**spec["auxiliary"], "channels": 8}

@@ -187,6 +187,7 @@ MODELS: Mapping[str, Builder] = {
     "unet": _segmenter("unet"),
     # OpenMMLab's, on MiT-B0; the weights of the others do not fit it
     "segformer-conv": _segmenter("segformer-conv"),
+    "nearfar": _segmenter("nearfar"),  # 1.4 M, ours: for small images and little data
     # whatever transformers builds of the folder or Hub id that is model.pretrained
     "huggingface": _huggingface,
 }

@@ -138,7 +138,8 @@ class SegmentationLoss:
         ids = mask.detach().cpu().numpy()
         if self.class_weights_K is None:
             return float(np.count_nonzero(ids != self.ignore))
-        counts = np.bincount(ids[ids != self.ignore], minlength=len(self.class_weights_K))
+        counts = np.bincount(ids.ravel(), minlength=self.ignore + 1)  # leaving ignore out first takes longer
+        counts[self.ignore] = 0
         return float(counts[: len(self.class_weights_K)] @ self.class_weights_K.double().numpy())
 
     def _terms(self, logits_BKhw: "Tensor", mask_BHW: "Tensor") -> "dict[str, Tensor]":

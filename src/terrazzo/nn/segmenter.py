@@ -29,6 +29,7 @@ from terrazzo.nn import IMAGENET_MEAN, IMAGENET_STD
 from terrazzo.nn.backbone import Backbone
 from terrazzo.nn.deeplab import DeepLabV3Head, DeepLabV3PlusHead
 from terrazzo.nn.fcn import FCNHead
+from terrazzo.nn.nearfar import NearFar, NearFarHead
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.pspnet import PSPHead
 from terrazzo.nn.pyramid import is_plain
@@ -43,6 +44,7 @@ BACKBONES: Mapping[str, type[Backbone]] = {
     "mit": MiT,
     "unet": UNet,
     "timm": TimmBackbone,
+    "nearfar": NearFar,
 }
 HEADS: Mapping[str, type[nn.Module]] = {
     "fcn": FCNHead,
@@ -52,9 +54,10 @@ HEADS: Mapping[str, type[nn.Module]] = {
     "upernet": UPerHead,
     "unet": FCNHead,
     "segformer-conv": SegFormerConvHead,
+    "nearfar": NearFarHead,
 }
 WIDEST = 1 << 14  # of the numbers in a spec: channels, strides, depths; a file may hold any
-MOST = {"num_convs": 64, "num_stages": 8}
+MOST = {"num_convs": 64, "num_stages": 8, "depths": 256}
 KEYS = ("architecture", "backbone", "head", "auxiliary", "dropout", "align_corners")  # of a spec
 
 
@@ -172,13 +175,15 @@ def _made(kind: type[nn.Module], what: str, given: Mapping[str, Any], **common: 
     parameters = {name: one for name, one in inspect.signature(kind).parameters.items() if name not in common}
     required = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty]
     _check_keys(what, given, required, list(parameters))
-    large = [
-        name for name, value in given.items() if isinstance(value, int) and value > MOST.get(name, WIDEST)
-    ]
+    large = {
+        name: most
+        for name, value in given.items()
+        if isinstance(most := _largest(value), int) and most > MOST.get(name, WIDEST)
+    }
     if large:
         raise UsageError(
             f"{what} cannot be built.",
-            found=", ".join(f"{name}={given[name]:,}" for name in large),
+            found=", ".join(f"{name}={most:,}" for name, most in large.items()),
             expected=", ".join(f"{name} up to {MOST.get(name, WIDEST):,}" for name in large),
         )
     try:
@@ -189,6 +194,15 @@ def _made(kind: type[nn.Module], what: str, given: Mapping[str, Any], **common: 
             found=", ".join(f"{name}={value!r}" for name, value in given.items()),
             hint=f"{type(error).__name__}: {error}",
         ) from error
+
+
+def _largest(value: Any) -> Any:
+    """The largest number of a list; anything else is itself."""
+    return (
+        max((one for one in value if isinstance(one, int)), default=None)
+        if isinstance(value, list)
+        else value
+    )
 
 
 def _check_keys(

@@ -79,6 +79,23 @@ def unet(config: "ModelConfig") -> Spec:
     return _on_unet("unet", config, {"channels": 64, "num_convs": 1, "concat_input": False})
 
 
+def nearfar(config: "ModelConfig") -> Spec:
+    """NearFar: 1.4 M parameters with 11 classes, the auxiliary head's 56 thousand included."""
+    _refuse_other(config, "NearFar", backbones=("nearfar",), output_strides=(16,))
+    if config.multi_grid:
+        raise _no_multi_grid("NearFar", config)
+    backbone = {
+        "kind": "nearfar",
+        "widths": [32, 48, 96, 192],
+        "depths": [2, 4, 9],
+        "dilations": [1, 2, 1, 4, 1, 6, 1, 8, 1],
+        "group_channels": 16,
+        "squeeze": 4,
+    }
+    auxiliary = {"channels": 64, "in_index": 2, "num_convs": 1, "concat_input": False}
+    return _spec("nearfar", config, backbone, {"channels": [64, 96, 96]}, auxiliary)
+
+
 def segformer_conv(config: "ModelConfig") -> Spec:
     """OpenMMLab's SegFormer, on MiT-B0 where no backbone is named."""
     backbone = backbone_spec(config.backbone or "mit_b0", config.output_stride or 32, config)
@@ -199,5 +216,6 @@ SPECS: Mapping[str, Callable[["ModelConfig"], Spec]] = {
     "upernet": upernet,
     "unet": unet,
     "segformer-conv": segformer_conv,
+    "nearfar": nearfar,
 }
 """Name in `MODELS` -> its spec from a recipe's `model` section."""
