@@ -295,7 +295,7 @@ BAD = {
     "gif": (gif(), 415),
     "zip": (b"PK\x03\x04" + b"\0" * 60, 415),
     "pickle": (b"\x80\x04\x95" + b"\0" * 60, 415),
-    "a bomb": (png_that_claims(1 << 30, 1 << 30), 422),
+    "a bomb": (png_that_claims(1 << 30, 1 << 30), 413),
     "a bomb that a file could be": (png_that_claims(2000, 2000), 422),
     "truncated": (truncated(), 422),
     "too many pixels": (png_that_claims(3000, 2500), 413),

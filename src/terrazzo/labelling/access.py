@@ -20,7 +20,6 @@ from urllib.parse import parse_qs
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from terrazzo.labelling.bodies import Intake
 from terrazzo.web.doors import OPEN, headers_of, is_secure, refuse_strangers, with_headers
 from terrazzo.web.problems import RefusalError, problem
 
@@ -158,8 +157,8 @@ def _worth(token: str) -> str:
 class Gate:
     """Lets in who may, adds the headers of every answer; no error gets past it without an answer."""
 
-    def __init__(self, app: ASGIApp, access: Access, intake: Intake) -> None:
-        self.app, self.access, self.intake = app, access, intake
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self.app, self.access = app, access
         self.num_requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -187,7 +186,8 @@ class Gate:
             if not has_begun:
                 await problem(RefusalError(500, "The server failed.", kind="bug"))(scope, receive, answer)
         finally:
-            self.intake.held -= state.get("held", 0)
+            for room in state.get("rooms", ()):
+                room.release()
 
     def _enter(self, scope: Scope) -> Response | None:
         """Note who asks; RefusalError where they may not, and an answer where they come with a token in the address."""

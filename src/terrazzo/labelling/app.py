@@ -52,7 +52,7 @@ def create_app(shelf: Shelf) -> ASGIApp:
         return FileResponse(STATIC / "index.html", headers=FRESH)
 
     app.mount("/static", _Fresh(directory=STATIC, check_dir=False))
-    return Gate(app, shelf.access, shelf.intake)
+    return Gate(app, shelf.access)
 
 
 def _routers(shelf: Shelf) -> list[APIRouter]:

@@ -1,63 +1,20 @@
-"""Bodies of requests: read within limits of bytes and time, and taken apart without trust."""
+"""Bodies of requests: read within limits of bytes and time (`web/bodies.py`), and taken apart without trust."""
 
-import asyncio
 import json
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from typing import Any
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from terrazzo.web.problems import RefusalError, busy
+from terrazzo.web.bodies import Intake, Room
+from terrazzo.web.problems import RefusalError
 
-DISCARD_SECONDS = 2.0
 
-
-class Intake:
-    """How many bytes of bodies are held, over all requests; only the event loop touches it."""
-
-    def __init__(self, most: int, seconds: float) -> None:
-        self.most, self.seconds, self.held = most, seconds, 0
-
-    async def read(self, request: Request, most: int) -> bytes:
-        """Return the body of a request, `most` bytes at most; what it holds is given back by the gate at its end."""
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > most:
-            await _discard(request)
-            raise _too_large(f"{int(declared):,} bytes" if declared.isdigit() else declared[:40], most)
-        parts: list[bytes] = []
-        size, is_complete = 0, False
-        try:
-            async with asyncio.timeout(self.seconds):
-                while not is_complete:
-                    message = await request.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    part = message.get("body", b"")
-                    is_complete = not message.get("more_body", False)
-                    size += len(part)
-                    if size > most:
-                        raise _too_large(f"more than {most:,} bytes", most)
-                    if self.held + len(part) > self.most:
-                        raise busy(
-                            "The server holds as many requests as it may.", kind="uploads-full", seconds=1
-                        )
-                    parts.append(part)
-                    self.held += len(part)
-                    request.state.held = getattr(request.state, "held", 0) + len(part)
-        except RefusalError:
-            if not is_complete:
-                await _discard(request)
-            raise
-        except TimeoutError:
-            raise RefusalError(
-                408,
-                "The request did not arrive in time.",
-                kind="slow-upload",
-                found=f"{size:,} bytes in {self.seconds:g} s",
-                headers={"Connection": "close"},
-            ) from None
-        return b"".join(parts)
+async def read(intake: Intake, request: Request, most: int) -> bytes:
+    """Return the body of a request, `most` bytes at most; what it holds is given back by the gate at its end."""
+    room = Room(intake)
+    request.state.rooms = [*getattr(request.state, "rooms", ()), room]
+    return await room.fill(request, most, what="request", too_large=lambda found: _too_large(found, most))
 
 
 class Told:
@@ -144,14 +101,6 @@ def _refuse_constant(name: str) -> Any:
 def _wrong(what: str, names: Collection[str]) -> RefusalError:
     expected = "an object with " + ", ".join(sorted(names)) if names else "an empty object"
     return RefusalError(400, what, kind="bad-json", expected=expected)
-
-
-async def _discard(request: Request) -> None:
-    """Let a client send on for a while: one that is cut off in the middle does not read why."""
-    with suppress(TimeoutError, ClientDisconnect):
-        async with asyncio.timeout(DISCARD_SECONDS):
-            while (await request.receive()).get("more_body"):
-                pass
 
 
 def _too_large(found: str, most: int) -> RefusalError:

@@ -6,7 +6,6 @@ another file's place.
 """
 
 import hashlib
-import io
 import os
 import re
 import unicodedata
@@ -17,11 +16,12 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from terrazzo.errors import UsageError
-from terrazzo.images import check_whole, size_of
+from terrazzo.images import check_whole
 from terrazzo.labelling import forms
 from terrazzo.labelling.shelf import Shelf
 from terrazzo.project import Project
 from terrazzo.storage import replacing
+from terrazzo.web.bombs import refuse_bombs
 from terrazzo.web.problems import RefusalError
 
 FOLDER = "images"
@@ -36,7 +36,6 @@ SUFFIXES = {  # by its first bytes: nothing else is let in
 SAME = {".png": (".png",), ".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"), ".tif": (".tif", ".tiff")}
 HARMLESS = re.compile(r"[^\w .()+,=@~-]")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
-JPEG_SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels
 TRIES = 10_000
 
 
@@ -62,7 +61,8 @@ def add_image(
     An image that the project has already, byte for byte, is the sample it has.
     """
     suffix = _suffix(data)
-    _check(data, max_pixels)
+    refuse_bombs(data, max_pixels, where="'the image'")
+    check_whole(data, where="'the image'")
     with project.store.reading() as db:
         row = db.execute(
             "SELECT name FROM samples WHERE sha256 = ?", (hashlib.sha256(data).hexdigest(),)
@@ -140,27 +140,3 @@ def _suffix(data: bytes) -> str:
         found=f"{len(data):,} bytes that begin {data[:12].hex(' ')}" if data else "nothing",
         expected=FORMATS,
     )
-
-
-def _check(data: bytes, max_pixels: int) -> None:
-    height, width = size_of(data, where="'the image'")
-    if height * width > max_pixels:
-        raise RefusalError(
-            413,
-            "The image has too many pixels.",
-            kind="too-many-pixels",
-            found=f"{height:,} x {width:,} (height x width)",
-            expected=f"at most {max_pixels:,}",
-        )
-    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > JPEG_SCANS:
-        raise RefusalError(422, "The JPEG has more scans than any camera writes.", kind="unreadable-file")
-    if data[:2] in (b"II", b"MM"):
-        import tifffile
-
-        with tifffile.TiffFile(io.BytesIO(data)) as tif:
-            unpacked = tif.series[0].nbytes
-        if unpacked > 8 * max_pixels:
-            raise RefusalError(
-                413, "The TIFF unpacks to too much.", kind="too-many-pixels", found=f"{unpacked:,} bytes"
-            )
-    check_whole(data, where="'the image'")

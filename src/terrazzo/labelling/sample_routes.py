@@ -60,7 +60,7 @@ def routes(shelf: Shelf) -> APIRouter:
     @api.post("/images")
     async def drop(request: Request, name: str) -> JSONResponse:
         author = shelf.need(request, "labeller").name
-        body = await shelf.intake.read(request, shelf.limits.max_image_bytes)
+        body = await shelf.body(request, shelf.limits.max_image_bytes)
         called = request.query_params.get("name", "image")
         return await drops.answer(shelf, name, called, body, author)
 

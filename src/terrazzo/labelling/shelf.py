@@ -14,13 +14,14 @@ from starlette.requests import Request
 
 from terrazzo.errors import ProjectError, TerrazzoError, UsageError, unknown_name
 from terrazzo.labelling.access import Access, Person, Role
-from terrazzo.labelling.bodies import Intake, Told
+from terrazzo.labelling.bodies import Told, read
 from terrazzo.labelling.events import Events
 from terrazzo.labelling.jobs import Jobs
 from terrazzo.labelling.limits import Limits
 from terrazzo.labelling.pictures import Pictures
 from terrazzo.project import Project, open_project, schema
 from terrazzo.project.audit import note
+from terrazzo.web.bodies import Intake
 from terrazzo.web.problems import RefusalError
 
 NAME = re.compile(r"[^\W_][\w.-]{0,99}")  # of a project that is made here
@@ -80,13 +81,17 @@ class Shelf:
         """Tell all pages of a project of a change of some kind."""
         self.events.send(project, {"kind": kind, **words})
 
+    async def body(self, request: Request, most: int) -> bytes:
+        """Return the body of a request, `most` bytes at most."""
+        return await read(self.intake, request, most)
+
     def said(self, *names: str, most: int | None = None) -> Any:
         """Return what FastAPI is to give a route: the JSON object of its request, with members of these names."""
 
-        async def read(request: Request) -> Told:
-            return Told.of(await self.intake.read(request, most or self.limits.max_json_bytes), names)
+        async def told(request: Request) -> Told:
+            return Told.of(await self.body(request, most or self.limits.max_json_bytes), names)
 
-        return Depends(read)
+        return Depends(told)
 
     # -- projects --------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ from terrazzo.serving.examples import Examples
 from terrazzo.serving.limits import Limits
 from terrazzo.serving.line import Job, Line, Model
 from terrazzo.serving.tally import Tally
-from terrazzo.serving.uploads import Intake, refuse_forms
+from terrazzo.serving.uploads import arrived, refuse_forms
+from terrazzo.web.bodies import Intake
 from terrazzo.web.problems import RefusalError, busy, problem, refusal_of
 
 WARM_HW = (480, 640)  # of the image that a model sees before anyone else's: the examples' size
@@ -34,7 +35,7 @@ class Service:
         self.limits = limits
         self.tally = Tally()
         self.line = Line(limits, self.tally, is_on_gpu=any(model.is_on_gpu for model in models))
-        self.intake = Intake(limits)
+        self.intake = Intake(limits.held_bytes, limits.body_seconds)
         self.examples = Examples(examples)
         self.is_stopping = False
         self.tally.watch("terrazzo_line_images", lambda: self.line.num_open)
@@ -111,7 +112,7 @@ class Service:
         refuse_forms(request)
         self.line.refuse_if_full()
         with self.intake.room() as room:
-            body = await room.fill(request)
+            body = await arrived(room, request, self.limits)
             is_json = request.headers.get("content-type", "").lower().startswith("application/json")
             job = Job(model, answer, body, is_json)
             del body

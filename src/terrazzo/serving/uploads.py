@@ -1,24 +1,21 @@
 """From the body of a request to the pixels of one image, and everything that may be wrong on the way.
 
-The body is read in the event loop, within limits of bytes, time and what all uploads together hold. What it is, is
-found out in a thread of `line.py`, from its first bytes, never from what the client calls it.
+How it is read: `web/bodies.py`. What it is, is found out in a thread of `line.py`, from its first bytes, never from
+what the client calls it.
 """
 
-import asyncio
 import base64
 import binascii
-import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
-from terrazzo.errors import ImageFormatError, nearest
-from terrazzo.images import size_of
+from terrazzo.errors import nearest
 from terrazzo.serving.limits import Limits
-from terrazzo.web.problems import RefusalError, busy
+from terrazzo.web.bodies import Room
+from terrazzo.web.bombs import refuse_bombs
+from terrazzo.web.problems import RefusalError
 
 if TYPE_CHECKING:
     from terrazzo.inference import Named, Predictor
@@ -48,89 +45,16 @@ OTHERS = (  # what people send instead
     (b"<html", "a web page", "Send the image itself, not the page around it."),
     (b"<!doctype html", "a web page", "Send the image itself, not the page around it."),
 )  # fmt: skip
-JPEG_SCANS = 100  # a progressive JPEG has about ten; each costs a pass over all pixels, however few its bytes
-TIFF_BYTES_PER_PIXEL = (
-    8  # of all bands together, at the limit of pixels: a strip of zeros unpacks a thousandfold
-)
-DISCARD_SECONDS = 2.0
 PARAMETERS = (
     "subtask",
 )  # of Hugging Face's image segmentation, those that mean something for semantic masks
 
 
-class Intake:
-    """How many bytes of uploads are held, over all requests; only the event loop touches it."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.held = limits, 0
-
-    @contextmanager
-    def room(self) -> Iterator["Room"]:
-        """A place to put a body in; what it holds is given back at the end."""
-        room = Room(self)
-        try:
-            yield room
-        finally:
-            self.held -= room.size
-
-
-class Room:
-    """The body of one request, as far as it has arrived."""
-
-    def __init__(self, intake: Intake) -> None:
-        self.intake, self.size = intake, 0
-        self._parts: list[bytes] = []
-
-    async def fill(self, request: Request) -> bytes:
-        """Return the whole body; raises RefusalError, or ClientDisconnect when the client leaves."""
-        limits = self.intake.limits
-        most = limits.max_bytes * (4 / 3 if _is_json(request) else 1) + (4096 if _is_json(request) else 0)
-        declared = request.headers.get("content-length", "0")
-        if not declared.isdigit() or int(declared) > most:
-            await _discard(request)
-            raise _too_large(f"{int(declared):,} bytes" if declared.isdigit() else declared, limits)
-        is_complete = False
-        try:
-            async with asyncio.timeout(limits.body_seconds):
-                while not is_complete:
-                    message = await request.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientDisconnect
-                    is_complete = not message.get("more_body", False)
-                    self._take(message.get("body", b""), most)
-        except RefusalError:
-            if not is_complete:
-                await _discard(request)
-            raise
-        except TimeoutError:
-            raise RefusalError(
-                408,
-                "The image did not arrive in time.",
-                kind="slow-upload",
-                found=f"{self.size:,} bytes in {limits.body_seconds:g} s",
-                headers={"Connection": "close"},
-            ) from None
-        body = b"".join(self._parts)
-        self._parts.clear()
-        return body
-
-    def _take(self, part: bytes, most: float) -> None:
-        limits = self.intake.limits
-        if self.size + len(part) > most:
-            raise _too_large(f"more than {int(most):,} bytes", limits)
-        if self.intake.held + len(part) > limits.held_bytes:
-            raise busy("The server holds as many uploads as it may.", kind="uploads-full", seconds=1)
-        self._parts.append(part)
-        self.size += len(part)
-        self.intake.held += len(part)
-
-
-async def _discard(request: Request) -> None:
-    """Let a client send on for a while: one that is cut off in the middle does not read why."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(DISCARD_SECONDS):
-            while (await request.receive()).get("more_body"):
-                pass
+async def arrived(room: Room, request: Request, limits: Limits) -> bytes:
+    """Return the body of a request; raises RefusalError, or ClientDisconnect when the client leaves."""
+    is_json = _is_json(request)
+    most = int(limits.max_bytes * (4 / 3 if is_json else 1) + (4096 if is_json else 0))
+    return await room.fill(request, most, what="image", too_large=lambda found: _too_large(found, limits))
 
 
 def refuse_forms(request: Request) -> None:
@@ -167,52 +91,7 @@ def check(data: bytes, limits: Limits) -> None:
         raise _too_large(f"{len(data):,} bytes", limits)
     if not data.startswith(MAGIC) and not (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         raise _not_an_image(data)
-    try:
-        height, width = size_of(data, where=repr(NAME))
-    except ImageFormatError as error:
-        if "pixels" not in error.what:
-            raise
-        height = width = 0
-        claimed = error.what.partition(" claims ")[2] or "more than any image has"
-    else:
-        claimed = f"{height:,} x {width:,} pixels (height x width)"
-    if not 0 < height * width <= limits.max_pixels:
-        raise RefusalError(
-            413,
-            "The image has too many pixels.",
-            kind="too-many-pixels",
-            found=claimed.rstrip("."),
-            expected=f"at most {limits.max_pixels:,}",
-            hint="Send it smaller, or in tiles.",
-        )
-    if (
-        data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > JPEG_SCANS
-    ):  # in pixels' data FF is followed by 00
-        raise RefusalError(
-            422,
-            "The JPEG has more scans than any camera or program writes.",
-            kind="unreadable-file",
-            found=f"{data.count(bytes((0xFF, 0xDA))):,}",
-            expected=f"at most {JPEG_SCANS}",
-        )
-    if data[:2] in (b"II", b"MM"):
-        _check_tiff(data, limits)
-
-
-def _check_tiff(data: bytes, limits: Limits) -> None:
-    """The header was read before, by `size_of`: one picture of a size that fits; now its bands."""
-    import tifffile
-
-    with tifffile.TiffFile(io.BytesIO(data)) as tif:
-        unpacked = tif.series[0].nbytes
-    if unpacked > TIFF_BYTES_PER_PIXEL * limits.max_pixels:
-        raise RefusalError(
-            413,
-            "The TIFF unpacks to too much.",
-            kind="too-many-pixels",
-            found=f"{unpacked:,} bytes",
-            expected=f"at most {TIFF_BYTES_PER_PIXEL * limits.max_pixels:,}",
-        )
+    refuse_bombs(data, limits.max_pixels, where=repr(NAME))
 
 
 def _inputs(body: bytes) -> bytes:

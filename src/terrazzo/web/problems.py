@@ -44,7 +44,7 @@ def busy(what: str, *, kind: str, seconds: float, status: int = 429) -> RefusalE
         status,
         what,
         kind=kind,
-        hint=f"Nothing was done with the image. Send it again in {wait} second{'s' if wait != 1 else ''}.",
+        hint=f"Nothing was done. Ask again in {wait} second{'s' if wait != 1 else ''}.",
         headers={"Retry-After": str(wait)},
     )
 
