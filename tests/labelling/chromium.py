@@ -373,16 +373,23 @@ def swept(
     points: Sequence[Point], size: float, hw: tuple[int, int], *, square: bool = False
 ) -> NDArray[np.bool_]:
     """The pixels whose centre lies within size / 2 of a path (H, W): what a brush covers, by its definition."""
-    y, x = np.mgrid[0 : hw[0], 0 : hw[1]] + 0.5
-    found = np.zeros(hw, bool)
-    for (ax, ay), (bx, by) in zip(points[:1] + list(points[:-1]), points, strict=True):
-        dx, dy = bx - ax, by - ay
-        if square:
-            found |= _swept_square(x, y, (ax, ay), (bx, by), size / 2)
-            continue
-        length2 = dx * dx + dy * dy
-        t = np.clip(((x - ax) * dx + (y - ay) * dy) / length2, 0, 1) if length2 else np.zeros(hw)
-        found |= (x - (ax + t * dx)) ** 2 + (y - (ay + t * dy)) ** 2 <= (size / 2) ** 2
+    found, r = np.zeros(hw, bool), size / 2
+    for a, b in zip([points[0], *points[:-1]], points, strict=True):
+        xs, ys = sorted((a[0], b[0])), sorted((a[1], b[1]))
+        left, top = max(0, math.floor(xs[0] - r - 1)), max(0, math.floor(ys[0] - r - 1))
+        part = found[top : max(top, math.ceil(ys[1] + r + 1)), left : max(left, math.ceil(xs[1] + r + 1))]
+        y, x = np.mgrid[0 : part.shape[0], 0 : part.shape[1]] + 0.5
+        within = _swept_square if square else _swept_disc
+        part |= within(x + left, y + top, a, b, r)
+    return found
+
+
+def _swept_disc(x: Any, y: Any, a: Point, b: Point, r: float) -> NDArray[np.bool_]:
+    """Whether the nearest point of the path is within r."""
+    dx, dy = b[0] - a[0], b[1] - a[1]
+    length2 = dx * dx + dy * dy
+    t = np.clip(((x - a[0]) * dx + (y - a[1]) * dy) / length2, 0, 1) if length2 else np.zeros(x.shape)
+    found: NDArray[np.bool_] = (x - (a[0] + t * dx)) ** 2 + (y - (a[1] + t * dy)) ** 2 <= r * r
     return found
 
 
@@ -436,6 +443,13 @@ class Mortal:
 
     def kill(self) -> None:
         """SIGKILL to it and all its processes."""
-        assert self.process is not None
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def __enter__(self) -> "Mortal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()

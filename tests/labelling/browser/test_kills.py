@@ -34,6 +34,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
+def mortal(running: "Playwright", tmp_path: Path) -> Iterator[Mortal]:
+    with Mortal(running, tmp_path / "profile") as one:
+        yield one
+
+
+@pytest.fixture
 def desk(browser: "Browser", server: Server) -> Iterator[Desk]:
     context = browser.new_context(viewport={"width": 1000, "height": 720})
     one = Desk.open(context, server, 1).choose("road").set(size=SIZE)
@@ -151,9 +157,8 @@ def test_a_damaged_label_is_read_only_and_told_and_never_shown_as_empty(desk: De
 
 
 def test_a_browser_killed_while_offline_sends_its_journal_when_it_is_opened_again(
-    running: "Playwright", server: Server, tmp_path: Path
+    mortal: Mortal, server: Server
 ) -> None:
-    mortal = Mortal(running, tmp_path / "profile")
     context = mortal.start()
     desk = Desk.open(context, server, 1).choose("road").set(size=SIZE)
     truth = drawn(scene(), desk.stroke([(50, 50), (300, 120)]))
@@ -172,16 +177,14 @@ def test_a_browser_killed_while_offline_sends_its_journal_when_it_is_opened_agai
     assert (server.mask() == truth).all()
     assert (desk.drawn == server.objects()).all()
     assert desk.js("() => state.read_only") is None  # the lease of the tab that was killed is ours
-    mortal.kill()
 
 
 @pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_no_acknowledged_stroke_is_lost_by_any_kill(
-    running: "Playwright", server: Server, tmp_path: Path, kills: int, record_property: Any
+    mortal: Mortal, server: Server, kills: int, record_property: Any
 ) -> None:
     """Half of them of the server, half of the browser: in the middle of a stroke, just after it, when it was kept."""
     dice = random.Random(kills)
-    mortal = Mortal(running, tmp_path / "profile")
     desk = opened(mortal, server)
     truth, strokes, gone, phases = scene(), 0, 0, {}
     for kill in range(kills):
@@ -219,7 +222,6 @@ def test_no_acknowledged_stroke_is_lost_by_any_kill(
         gone += is_gone
         kind = f"{'browser' if is_browser else 'server'}, {phase}"
         phases[kind] = phases.get(kind, 0) + 1
-    mortal.kill()
     assert gone <= sum(number for kind, number in phases.items() if kind.startswith("browser"))
     told = "; ".join(f"{kind}: {number}" for kind, number in sorted(phases.items()))
     record_property(

@@ -1,6 +1,7 @@
 // The editor of one image: its label, what is seen of it, the tools, and the way back. Tools write through `begin` /
 // `commit`, or `stroke` in one; everything that was committed can be undone and is on its way to the server.
 
+import { lookAhead, taken } from "./ahead.js";
 import * as api from "./api.js";
 import { inflateIds } from "./codec.js";
 import { toast } from "./elements.js";
@@ -44,7 +45,7 @@ class Editor {
     this.painter.above = (context) => this.active.draw?.(this, context);
     this.undo = historyOf(project, sample.id);
     this.undo.run = (step, isBack) => this.goBack(step, isBack);
-    this.marks = { opened: performance.now() }; // when the preview, the label and the whole image were there
+    this.marks = { opened: performance.now(), whole: 0 }; // when it began, and when the whole image was there
     this.waiters = [];
     this.ends = [];
   }
@@ -54,8 +55,8 @@ class Editor {
   async open() {
     this.sync.noticed = (text) => toast(text, "warn");
     this.follow();
-    const preview = this.pyramid.open().then(() => { this.marks.preview = performance.now(); });
-    await Promise.all([preview, this.load()]);
+    const ahead = await taken(this.project, this.sample.id);
+    await Promise.all([this.pyramid.open(ahead?.preview), this.load(ahead)]);
     this.lane.host = this;
     this.pointer = new Pointer(this);
     this.hearKeys();
@@ -66,13 +67,13 @@ class Editor {
   }
 
   // Take the label from the server, and on top of it what the server does not take just now.
-  async load() {
+  async load(ahead = null) {
     await Promise.race([this.sent(), new Promise((resolve) => { setTimeout(resolve, 3000); })]);
     await this.lane.pause();
     try {
       const told = await describe(this.project, this.sample.id);
       if (told.problem) throw new api.ApiError(423, told.problem);
-      await fill(this.label, this.project, this.sample.id, told);
+      await fill(this.label, this.project, this.sample.id, told, told.tree_hash === ahead?.hash ? ahead.packed : null);
       this.lane.revision = told.revision;
       this.setReadOnly(told.is_read_only ? "this project can only be read" : null);
       await this.putLeft(told);
@@ -85,7 +86,7 @@ class Editor {
     } finally {
       this.lane.goOn();
     }
-    this.marks.label = performance.now();
+    this.painter.isFilled = true;
     this.colourAll();
   }
 
@@ -138,6 +139,11 @@ class Editor {
       }),
       watch(["selection"], () => { if (this.label.things.has(this.categoryOf(state.selection))) this.label.current = state.selection; }),
     );
+  }
+
+  // Fetch what is likely looked at next.
+  lookAhead(ids) {
+    lookAhead(this.project, ids);
   }
 
   hearKeys() {

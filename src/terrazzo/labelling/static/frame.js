@@ -174,8 +174,9 @@ class Frame {
     this.pins.follow(session.editor.view, () => this.crosshair.place());
     this.showNotice();
     this.stage.focus({ preventScroll: true });
-    await this.listing.find(session.id);
+    const index = await this.listing.find(session.id);
     if (mine !== this.turn) return;
+    session.editor?.lookAhead([index + 1, index - 1].map((at) => this.listing.items[at]?.id).filter(Boolean));
     this.film.show();
     this.top.showPosition();
   }

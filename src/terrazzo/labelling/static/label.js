@@ -199,10 +199,10 @@ export class Label {
   putTile(index, pixels) {
     const { x, y, width, height } = this.box(index), { counts, ids } = this;
     for (let row = 0, at = y * this.width + x; row < height; row += 1, at += this.width) {
-      if (!this.open) for (let i = at; i < at + width; i += 1) counts[ids[i]] -= 1;
+      if (!this.open) tally(counts, ids, at, at + width, -1);
       ids.set(pixels.subarray(row * width, (row + 1) * width), at);
     }
-    if (!this.open) for (let i = 0; i < pixels.length; i += 1) counts[pixels[i]] += 1;
+    if (!this.open) tally(counts, pixels, 0, pixels.length, 1);
   }
 
   // -- within an open change --------------------------------------------------------------------------------------------
@@ -237,5 +237,14 @@ export class Label {
     if (id === 0 || this.counts[id] > 0 || !this.annotations.has(id)) return;
     this.note(id);
     this.place(id, null);
+  }
+}
+
+// Count the objects of ids[from] up to ids[to], run by run.
+function tally(counts, ids, from, to, sign) {
+  for (let i = from; i < to;) {
+    const id = ids[i], start = i;
+    do { i += 1; } while (i < to && ids[i] === id);
+    counts[id] += sign * (i - start);
   }
 }

@@ -13,24 +13,31 @@ export function describe(project, sample, revision = null) {
   return api.get(place(project, sample, "label") + (revision === null ? "" : `?revision=${revision}`));
 }
 
-// Fill `label` with a revision that `told` describes.
-export async function fill(label, project, sample, told) {
+// The tiles of a revision, as they came: zlib of uint16 each.
+export async function packedTiles(project, sample, told) {
+  const packed = blocks(await api.bytes(`${place(project, sample, "tiles")}?revision=${told.revision}`));
+  if (packed.length !== told.tiles.length) throw new Error(`The label has ${packed.length} tiles instead of ${told.tiles.length}.`);
+  return packed;
+}
+
+// Fill `label` with a revision that `told` describes; packed: its tiles, where they are here already.
+export async function fill(label, project, sample, told, packed = null) {
   if (told.width !== label.width || told.height !== label.height || told.tiles.length !== label.rows * label.columns) {
     throw new Error(`The label is ${told.width} x ${told.height} pixels, its image ${label.width} x ${label.height}.`);
   }
-  const tiles = told.revision === 0 ? [] : await everyTile(label, project, sample, told);
   if (told.revision === 0) {
     label.ids.fill(0);
     label.counts.fill(0);
     label.counts[0] = label.ids.length;
+  } else {
+    const tiles = await unpacked(label, told, packed ?? (await packedTiles(project, sample, told)));
+    for (const [index, pixels] of tiles.entries()) label.putTile(index, pixels);
   }
-  for (const [index, pixels] of tiles.entries()) label.putTile(index, pixels);
   label.setAnnotations(told.annotations);
 }
 
-async function everyTile(label, project, sample, told) {
-  const packed = blocks(await api.bytes(`${place(project, sample, "tiles")}?revision=${told.revision}`));
-  if (packed.length !== told.tiles.length) throw new Error(`The label has ${packed.length} tiles instead of ${told.tiles.length}.`);
+// All tiles, or an error: a label is never half of one.
+function unpacked(label, told, packed) {
   const known = new Map(); // equal tiles are unpacked once; most of a label has nothing on it
   for (const [index, hash] of told.tiles.entries()) {
     const { width, height } = label.box(index);

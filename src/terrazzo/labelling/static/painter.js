@@ -16,12 +16,14 @@ export class Painter {
       return canvas;
     });
     this.raster = new Raster();
+    this.isFilled = false; // whether the label has come from the server
     this.above = null; // (context, view): what the tool shows
     this.after = null; // (now): called when a frame is drawn, for those who measure
     this.look = null;
     this.settings = null;
     this.pending = { image: true, label: "all", top: true };
     this.frame = 0;
+    this.shown = { image: 0, label: 0 }; // when each was first seen: performance.now()
     view.changed = () => this.redraw();
   }
 
@@ -82,7 +84,10 @@ export class Painter {
     if (image) this.drawImage();
     if (label) this.drawLabel(label);
     if (top) this.drawTop();
-    this.after?.(performance.now(), label);
+    const now = performance.now();
+    if (image && this.shown.image === 0 && this.pyramid.bitmaps.size) this.shown.image = now;
+    if (label && this.shown.label === 0 && this.isFilled) this.shown.label = now;
+    this.after?.(now, label);
   }
 
   drawImage() {

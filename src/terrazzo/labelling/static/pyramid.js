@@ -1,12 +1,11 @@
 // The image at the sizes the server gives: level 0 is whole, each further one half as large. A small one first, then what
-// the view needs, then the whole one while nobody waits. The next image's small one is fetched before it is asked for.
+// the view needs, then the whole one while nobody waits.
 
 import * as api from "./api.js";
 
 const PREVIEW = 1024; // pixels of the longer side
 const LARGE = 16e6; // pixels: a level with more is loaded when it is looked at, and let go after
 const READABLE = 4e6; // pixels: the largest level that tools read
-const ahead = new Map(); // "project/sample" -> promise of {sample, preview}
 
 export class Pyramid {
   constructor(project, sample, changed) {
@@ -19,16 +18,13 @@ export class Pyramid {
   }
 
   get previewLevel() {
-    return (this.levels.find((one) => Math.max(one.width, one.height) <= PREVIEW) ?? this.levels.at(-1)).level;
+    return previewOf(this.sample);
   }
 
-  // Load the small one; then, without waiting, the others.
-  async open() {
-    const level = this.previewLevel, key = `${this.project}/${this.sample.id}`;
-    const fetched = await ahead.get(key)?.catch(() => null);
-    ahead.delete(key);
-    if (fetched && !this.isClosed) this.bitmaps.set(level, fetched.preview);
-    else await this.load(level);
+  // Load the small one, or take the one that was fetched ahead.
+  async open(preview = null) {
+    if (preview && !this.isClosed) this.bitmaps.set(this.previewLevel, preview);
+    else await this.load(this.previewLevel);
     this.changed();
   }
 
@@ -99,24 +95,13 @@ export class Pyramid {
   }
 }
 
-// What the editor needs first of an image that is likely next: its sample and its small bitmap.
-export function prefetch(project, id) {
-  const key = `${project}/${id}`;
-  if (ahead.has(key)) return;
-  const fetched = api.get(api.at(project, "samples", id)).then(async (sample) => {
-    const { previewLevel } = new Pyramid(project, sample, () => {});
-    return { sample, preview: await fetchBitmap(project, id, previewLevel) };
-  });
-  fetched.catch(() => ahead.delete(key));
-  ahead.set(key, fetched);
-  while (ahead.size > 3) {
-    const [oldest, promise] = ahead.entries().next().value;
-    ahead.delete(oldest);
-    promise.then((one) => one.preview.close(), () => {});
-  }
+// The level that is shown first.
+export function previewOf({ levels }) {
+  const small = levels.filter((one) => Math.max(one.width, one.height) <= PREVIEW).map((one) => one.level);
+  return small.length ? Math.min(...small) : Math.max(...levels.map((one) => one.level));
 }
 
-async function fetchBitmap(project, id, level) {
+export async function fetchBitmap(project, id, level) {
   const response = await api.bytes(`${api.at(project, "samples", id, "image")}?level=${level}`, { full: true });
   return createImageBitmap(await response.blob());
 }
