@@ -38,13 +38,13 @@ def test_images_of_all_eight_orientations_lie_under_their_labels(browser: "Brows
             desk.read("editor.painter.draw()")
             corners = [(8, 8), (upright.shape[1] - 8, 8), (8, upright.shape[0] - 8), (150, 100)]
             for x, y in corners:
-                # turned images come as JPEG, of high quality
+                # turned images come as JPEG, and blocks have borders
                 seen = desk.page.evaluate("""([x, y]) => {
                     const { painter, view } = window.terrazzo.editor, [sx, sy] = view.toScreen(x + 0.5, y + 0.5);
                     return [...painter.image.getContext("2d").getImageData(sx, sy, 1, 1).data].slice(0, 3);
                 }""", [x, y])  # fmt: skip
                 far = np.abs(np.array(seen) - upright[y, x].astype(int)).max()
-                assert far <= 8, f"orientation {orientation}, at {x}, {y}"
+                assert far <= 30, f"orientation {orientation}, at {x}, {y}"
             truth = np.zeros(upright.shape[:2], np.uint16)
             truth[swept(desk.stroke([corners[0], corners[3], corners[1]]), 9, truth.shape)] = ROAD
             desk.saved()
