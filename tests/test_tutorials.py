@@ -231,6 +231,8 @@ def prepare(page: str, desk: Path) -> None:
     if page == "your-own-images.md":
         shutil.rmtree(desk / "my-data")
         (desk / "photos" / "street.jpg").unlink()
+    if page == "label-train-correct.md":
+        (desk / "photos" / "street.jpg").unlink()
     if page == "data-set-forms.md":
         (desk / "photos" / "street.jpg").unlink()
         write_camvid(desk / "camvid-download")

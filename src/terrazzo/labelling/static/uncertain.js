@@ -8,6 +8,7 @@ import { state } from "./state.js";
 
 const LEAST = 16; // pixels of an area that one is led to
 const MARGIN = 8; // pixels around it
+const CELLS = 6; // along the longer side: doubt runs along all borders, so an area ends with its cell; 64 pixels at least
 
 let asking = null;
 let seen = { key: "", places: new Set() };
@@ -49,8 +50,13 @@ export async function toNext(kind) {
 
 // Where the model is among its least certain tenth, and the label is still what it said, or nothing.
 function doubted({ label }, { mask, confidence }, signal) {
-  const { ids, category } = label, sure = threshold(confidence);
-  const code = (i) => (confidence[i] <= sure && confidence[i] < 255 && (ids[i] === 0 || category[ids[i]] === mask[i]) ? 1 : 0);
+  const { ids, category, width, height } = label, sure = threshold(confidence);
+  const side = Math.max(64, Math.ceil(Math.max(width, height) / CELLS)), columns = Math.ceil(width / side);
+  const code = (i) => {
+    if (confidence[i] > sure || confidence[i] === 255 || (ids[i] !== 0 && category[ids[i]] !== mask[i])) return 0;
+    const x = i % width;
+    return 1 + Math.floor(x / side) + columns * Math.floor((i - x) / width / side);
+  };
   return areasSoon(label.width, label.height, code, (i) => 1 - confidence[i] / 255, signal);
 }
 

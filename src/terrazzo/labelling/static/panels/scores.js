@@ -8,6 +8,7 @@ import { categoryOf } from "../state.js";
 import { visit } from "../visits.js";
 
 const SHOWN = 12; // classes in the confusion table
+const LISTED = 15; // labels that may be wrong
 
 export function scoresPanel(project) {
   const worth = el("div");
@@ -28,7 +29,7 @@ export function scoresPanel(project) {
     element.hidden = false;
     worth.replaceChildren(...worths(project, told));
     matrix.replaceChildren(confusion(told, (label, predicted) => cell(label, predicted).catch(tell)));
-    const list = told.model ? await api.get(`${api.at(project, "disagreements")}?limit=50`) : { items: [] };
+    const list = told.model ? await api.get(`${api.at(project, "disagreements")}?limit=${LISTED}`) : { items: [] };
     if (mine !== asked) return;
     found.replaceChildren(...list.items.map((one) => el("li", {}, el("button.link", { type: "button", onclick: () => visit(project, one.sample, one) },
       pair(one.label, one.predicted), el("span.soft.small", {}, ` ${number(one.pixels)} px, ${percent(one.confidence)} sure · ${one.name}`)))));
