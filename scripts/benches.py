@@ -55,6 +55,7 @@ RUNS = {
     "pspnet-bf16": Run("PSPNet R50-d8 in bf16 beside MMSegmentation's own", "pspnet.py --precision bf16"),
     "serve": Run("The server beside a plain one", "serve.py --form def"),
     "serve-bf16": Run("The server in bf16 beside a plain one at f32", "serve.py --form def --precision bf16"),
+    "superpixels": Run("Superpixels: time, and how cells keep to what is drawn", "superpixels.py"),
     "serve-soak": Run("The server at twice its capacity", "serve.py --soak 600"),
     "quality": Run("Quality per compute: CamVid val after 600 s of training on 2 cores", "quality.py"),
 }

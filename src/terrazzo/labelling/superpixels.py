@@ -30,7 +30,7 @@ VERSION = 1  # of what is computed and how it is packed; another one makes kept 
 MOST_PIXELS = 1_500_000  # of a map: SLIC takes 0.3 s for them on one core (docs/explanation/superpixels.md)
 MOST_IN_BOX = 1_000_000  # of a part that is looked at in full resolution
 LEVELS = (3000, 1400, 650, 300, 140, 65, 30)  # cells, at most; each about half of the one before
-FIRST = 7000  # cells that SLIC is asked for: smaller ones than are kept follow boundaries better
+FIRST = 5000  # cells that SLIC is asked for: smaller ones than are kept follow boundaries better
 SMALLEST_STEP = 5  # pixels between the middles of SLIC's cells; below, colours are noise
 BLUR = 0.8  # pixels: camera noise is no boundary
 
