@@ -34,12 +34,13 @@ WRITE = exporting.onnx_graph
 
 @pytest.fixture(autouse=True)
 def once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The network is the same in every test here: its graph is written once for each size."""
+    """The network is the same in every test here: its graph is written once for each size and form."""
 
     def write(network: Any, *, channels: int, size_hw: Any = None) -> Any:
-        if size_hw not in _made:
-            _made[size_hw] = WRITE(network, channels=channels, size_hw=size_hw)
-        return copy.deepcopy(_made[size_hw])
+        key = type(network), size_hw
+        if key not in _made:
+            _made[key] = WRITE(network, channels=channels, size_hw=size_hw)
+        return copy.deepcopy(_made[key])
 
     monkeypatch.setattr(exporting, "onnx_graph", write)
 
@@ -47,9 +48,10 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def onnx_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "onnx"
-    _made[None] = WRITE(tz.load(tiny_model).network, channels=3)
+    network = tz.load(tiny_model).network
+    plain = _made[type(network), None] = WRITE(network, channels=3)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "onnx_graph", lambda *a, **k: copy.deepcopy(_made[None]))
+        patch.setattr(exporting, "onnx_graph", lambda *a, **k: copy.deepcopy(plain))
         export(tiny_model, out, format="onnx", quiet=True)
     return out
 

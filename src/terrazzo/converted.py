@@ -4,8 +4,9 @@
             everything else, and for networks that cannot be written as a graph. Never another precision.
 
 A graph is kept in the user's cache folder under a name made of what it depends on: every weight, what the network is
-built from, the code that it is, the versions of what writes graphs, and that its size is free. Networks that are not of
-this package (one's own, transformers') are written anew each time, because nobody can see what their code became.
+built from, the code that it is, the versions of what writes graphs, for which backend, and that its size is free.
+Networks that are not of this package (one's own, transformers') are written anew each time, because nobody can see what
+their code became.
 """
 
 import contextlib
@@ -30,6 +31,7 @@ from terrazzo.devices import Precision, choose_device, choose_precision
 from terrazzo.errors import TerrazzoError, UsageError, WeightsError, unknown_name
 from terrazzo.graphs import can_write, onnx_graph
 from terrazzo.nn.segformer import SegFormer
+from terrazzo.nn.segformer_graph import graph_form
 from terrazzo.nn.segmenter import Segmenter
 from terrazzo.runtimes import GraphInfo, OnnxBackend, OpenVINOBackend
 from terrazzo.storage import cache_folder, replacing
@@ -114,7 +116,7 @@ def converted(
             expected="an attribute `channels` on it",
         )
     about = GraphInfo(channels, bool(getattr(network, "align_corners", False)), None, network)
-    with graph_file(network, channels=channels, quiet=quiet) as file:
+    with graph_file(network, backend, channels=channels, quiet=quiet) as file:
         if backend == "onnx":
             return OnnxBackend(file, about, precision=precision)
         return OpenVINOBackend(file, about, precision=precision)
@@ -126,13 +128,13 @@ def is_ours(network: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def graph_file(network: nn.Module, *, channels: int, quiet: bool = True) -> Iterator[Path]:
-    """Yield an ONNX file of the network at free size: the kept one where it is whole, else a new one.
+def graph_file(network: nn.Module, backend: str, *, channels: int, quiet: bool = True) -> Iterator[Path]:
+    """Yield an ONNX file of the network at free size, as `backend` likes it: the kept one where whole, else a new one.
 
     Where nothing can be kept, the file is gone afterwards.
     """
     folder = cache_folder() / "graphs"
-    file = folder / f"{_name(network)}.onnx"
+    file = folder / f"{_name(network, backend)}.onnx"
     with contextlib.ExitStack() as held:
         if is_ours(network):
             with contextlib.suppress(OSError):  # a cache is a convenience
@@ -144,7 +146,8 @@ def graph_file(network: nn.Module, *, channels: int, quiet: bool = True) -> Iter
                     return
         if not quiet:
             print("Writing the network as a graph, once; this takes some seconds.", file=sys.stderr)
-        data = onnx_graph(network, channels=channels).SerializeToString()
+        form = graph_form(network) if backend == "openvino" else network
+        data = onnx_graph(form, channels=channels).SerializeToString()
         if is_ours(network):
             try:
                 _keep(file, data)
@@ -184,12 +187,12 @@ def _is_whole(file: Path) -> bool:
         return False
 
 
-def _name(network: nn.Module) -> str:
-    """A hash of all that the graph of a network depends on."""
+def _name(network: nn.Module, backend: str) -> str:
+    """A hash of all that the graph of a network for a backend depends on."""
     digest = hashlib.sha256()
     built = getattr(network, "spec", None) or repr(getattr(network, "size", type(network).__qualname__))
     versions = {name: _version(name) for name in WRITERS}
-    about = [__version__, _code(), versions, POLICY, type(network).__qualname__, built]
+    about = [__version__, _code(), versions, POLICY, backend, type(network).__qualname__, built]
     about.append(bool(getattr(network, "one_logit", False)))
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     buffers = {name: tensor for name, tensor in network.named_buffers() if name in ("mean", "std")}

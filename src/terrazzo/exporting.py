@@ -40,6 +40,7 @@ from terrazzo.graphs import (
 )
 from terrazzo.inference import Predictor, load
 from terrazzo.licences import ledger_of
+from terrazzo.nn.segformer_graph import graph_form
 from terrazzo.proof import AGREEMENT, SIZES, Proof
 from terrazzo.storage import refuse_existing, replace_folder, write_json
 
@@ -112,7 +113,8 @@ def export(
         endtoend.refuse_unfit(predictor.data, predictor.eval, about["preprocessing"].get("dtype", "uint8"))
     dataset = None if data is None else _open(data, predictor)
     seen_hw = None if size_hw is None else _seen_hw(size_hw, predictor)
-    graph = folded(onnx_graph(predictor.network, channels=predictor.channels, size_hw=seen_hw))
+    form = graph_form(predictor.network) if format == "openvino" else predictor.network
+    graph = folded(onnx_graph(form, channels=predictor.channels, size_hw=seen_hw))
     notes: list[str] = [*predictor.notes, *ledger_of(about).notices()]
     inputs: list[Image] = []
     if precision == "int8":
@@ -141,7 +143,7 @@ def export(
         _write(graph, folder / export["file"], precision, inputs, about)
         if end_to_end:
             assert size_hw is not None
-            whole = _end_to_end_graph(predictor, size_hw)
+            whole = _end_to_end_graph(predictor, form, size_hw)
             _write(whole, folder / (END_TO_END + SUFFIX[format]), precision, inputs, about, is_network=False)
             export["end_to_end"] = {"file": END_TO_END + SUFFIX[format], "size_hw": size_hw}
         export["sha256"] = {file.name: sha256(file) for file in sorted(folder.iterdir())}
@@ -295,7 +297,7 @@ def _write(
 
     model = openvino_graph(graph)
     if precision == "int8" and is_network:
-        is_transformer = any(node.op_type == "LayerNormalization" for node in graph.graph.node)
+        is_transformer = any(node.op_type == "Softmax" for node in graph.graph.node)
         model = quantising.quantised_openvino(model, inputs, is_transformer=is_transformer)
     model.set_rt_info(described, [KEY])
     for name, text in {"title": title, **_plain_facts(about)}.items():
@@ -337,9 +339,9 @@ def _plain_facts(about: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _end_to_end_graph(predictor: Predictor, size_hw: tuple[int, int]) -> Any:
+def _end_to_end_graph(predictor: Predictor, form: nn.Module, size_hw: tuple[int, int]) -> Any:
     module = endtoend.EndToEnd(
-        predictor.network, size_hw=size_hw, data=predictor.data, align_corners=predictor.eye.align_corners
+        form, size_hw=size_hw, data=predictor.data, align_corners=predictor.eye.align_corners
     )
     example = torch.zeros(1, *size_hw, predictor.channels or 3, dtype=torch.uint8)
     graph = written(

@@ -143,7 +143,12 @@ def folded(proto: Any) -> Any:
         options.optimized_model_filepath = str(file)
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        onnxruntime.InferenceSession(
+            proto.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["TransposeOptimizer"],  # it moves them to where OpenVINO has to copy
+        )
         plain = onnx.load(file)
     plain.producer_name = proto.producer_name
     return plain

@@ -22,6 +22,7 @@ from terrazzo.errors import UsageError, WeightsError, unknown_name
 from terrazzo.kernels.add_probs import add_probs
 from terrazzo.kernels.bilinear import Taps, taps
 from terrazzo.kernels.plain_resize import plain_resize
+from terrazzo.kernels.threads import default_threads
 from terrazzo.ranges import out_of_range
 from terrazzo.recipe import EvalConfig
 from terrazzo.windows import Blend, Logits, starts
@@ -134,7 +135,7 @@ class Eye:
     def _resized(self, image: Image, size_hw: tuple[int, int]) -> Image:
         if self.data.resize == "sides" and size_hw != image.shape[:2]:
             return plain_resize(image, size_hw)  # as those saw images who trained networks so
-        return resize_image(image, size_hw)
+        return resize_image(image, size_hw, threads=default_threads())
 
     def _window_bands(self, height: int, resized: Image) -> Iterator[Band]:
         """Bands of the original image's `height` rows, from windows over the `resized` image."""

@@ -128,6 +128,20 @@ def test_the_kernel_is_its_reference(dtype: type, channels: int) -> None:
                 assert (got != expected).mean() <= (0 if dtype == np.uint8 else 1e-3)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch, dtype: type) -> None:
+    spread, pieces = module.spread, []
+    monkeypatch.setattr(
+        module,
+        "spread",
+        lambda task, cuts, threads: pieces.append(threads) or spread(task, cuts, threads=threads),
+    )
+    image = random_image((700, 600), 3, dtype)
+    one = crop_resize(image, (3.5, 0, 690.0, 600.0), (211, 333))
+    assert np.array_equal(crop_resize(image, (3.5, 0, 690.0, 600.0), (211, 333), threads=2), one)
+    assert pieces == [1, 1, 2, 2]  # across and down, the second time in two threads
+
+
 def test_without_numba_the_same_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
     image = random_image((30, 40), 3)
     with_numba = crop_resize(image, (1.5, 2.5, 20.0, 30.0), (16, 16), flip=True)

@@ -99,7 +99,7 @@ def resized_hw(size_hw: tuple[int, ...], config: DataConfig) -> Size:
     return _scaled((height, width), factor)
 
 
-def resize_image(image: NDArray[Any], size_hw: Size) -> NDArray[Any]:
+def resize_image(image: NDArray[Any], size_hw: Size, *, threads: int = 1) -> NDArray[Any]:
     """Return `image` (H, W, C) at `size_hw`, same dtype: bilinear, antialiased where it shrinks.
 
     uint8 results are those of Pillow's BILINEAR to the last bit. uint16 and float32, which Pillow resizes one channel
@@ -110,7 +110,7 @@ def resize_image(image: NDArray[Any], size_hw: Size) -> NDArray[Any]:
     height, width = image.shape[:2]
     if (height, width) == tuple(size_hw):
         return image
-    return crop_resize(image, (0, 0, height, width), size_hw)
+    return crop_resize(image, (0, 0, height, width), size_hw, threads=threads)
 
 
 def unit_range(image: NDArray[Any]) -> NDArray[np.float32]:

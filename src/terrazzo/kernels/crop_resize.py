@@ -15,15 +15,19 @@ j + 0.5. So an image and its mask stay in register at every scale and offset.
 
 # H W height width of the source, h w of the result, C channels, T taps: source pixels that one result pixel reads
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.kernels.compile import is_available, kernel, read_only
+from terrazzo.kernels.threads import spread
 
 BITS = 22  # 32 - 8 for a grey level - 2 to spare, as Pillow
 HALF = 1 << (BITS - 1)
+PIECE_VALUES = 1 << 18  # values across that keep a thread busy for some tenths of a millisecond
 
 Array = NDArray[Any]
 Rectangle = tuple[float, float, float, float]
@@ -36,11 +40,13 @@ def crop_resize(
     *,
     flip: bool = False,
     out: Array | None = None,
+    threads: int = 1,
 ) -> Array:
     """Return the rectangle of `image` resized to `size_hw`, bilinear and antialiased.
 
     image: (H, W, C) uint8, uint16 or float32. source_yxhw: (top, left, height, width) in pixels of `image`, fractions
     allowed, inside the image. flip: mirror left and right. out: (h, w, C) of the same dtype, C-contiguous, to write to.
+    threads: at work on it; a loader, whose workers have an image each, wants 1.
     Returns (h, w, C) of the image's dtype. Time goes with the pixels of the rectangle, not of the image.
     """
     channels = image.shape[2]
@@ -62,15 +68,29 @@ def crop_resize(
     if flip:
         x_starts, x_weights = x_starts[::-1].copy(), x_weights[::-1]
     flat = out.reshape(size_hw[0], -1)
+    threads = min(threads, -(-rows * flat.shape[1] // PIECE_VALUES))
     if image.dtype == np.uint8:
-        across = np.empty((rows, flat.shape[1]), np.uint8)
-        _across_8bit(lines, first, x_starts, _fixed_point(x_weights), channels, across)
-        _down_8bit(across, y_starts, _fixed_point(y_weights), flat)
+        narrow = np.empty((rows, flat.shape[1]), np.uint8)
+        x_fixed, y_fixed = _fixed_point(x_weights), _fixed_point(y_weights)
+
+        def across(a: int, b: int) -> None:
+            _across_8bit(lines, first + a, x_starts, x_fixed, channels, narrow[a:b])
+
+        def down(a: int, b: int) -> None:
+            _down_8bit(narrow, y_starts[a:b], y_fixed[a:b], flat[a:b])
     else:
         wide = np.empty((rows, flat.shape[1]), np.float32)
-        _across(lines, first, x_starts, _single(x_weights), channels, wide)
+        x_single, y_single = _single(x_weights), _single(y_weights)
         half = np.float32(0.5 if image.dtype == np.uint16 else 0.0)  # the cast to uint16 cuts off
-        _down(wide, y_starts, _single(y_weights), half, flat)
+
+        def across(a: int, b: int) -> None:
+            _across(lines, first + a, x_starts, x_single, channels, wide[a:b])
+
+        def down(a: int, b: int) -> None:
+            _down(wide, y_starts[a:b], y_single[a:b], half, flat[a:b])
+
+    _in_pieces(across, rows, threads)
+    _in_pieces(down, size_hw[0], threads)
     return out
 
 
@@ -161,6 +181,13 @@ def _fixed_point(weights: NDArray[np.float64]) -> NDArray[np.int32]:
 
 def _single(weights: NDArray[np.float64]) -> NDArray[np.float32]:
     return weights.astype(np.float32, order="C")
+
+
+def _in_pieces(task: Callable[[int, int], None], count: int, threads: int) -> None:
+    """Run task(a, b) over all of range(count), split where several threads are at work."""
+    pieces = min(count, 4 * threads) if threads > 1 else 1  # more than threads: one may be held up
+    cuts = [count * i // pieces for i in range(pieces + 1)]
+    spread(lambda bounds: task(*bounds), itertools.pairwise(cuts), threads=threads)
 
 
 def _apply_plainly(image: Array, tables: tuple[_Table, _Table], flip: bool) -> Array:
