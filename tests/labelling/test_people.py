@@ -38,19 +38,19 @@ def as_(client: Client, name: str) -> Client:
 # -- tokens --------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_token_nothing_is_told_but_that_the_server_lives(team: Client) -> None:
+def test_without_a_token_nothing_of_a_project_is_told(team: Client) -> None:
     assert team.ask("GET", "/healthz").json == {"status": "alive"}
     for path in (
         "/",
         "/static/app.js",
-        f"{API}/",
-        f"{API}/projects/street/samples",
-        f"{API}/nothing",
-        "/nothing",
-    ):
+    ):  # the page, which asks for the token; a link from elsewhere leads to it
+        page = team.ask("GET", path, None, {"Sec-Fetch-Site": "cross-site"})
+        assert page.status == 200 and b"street" not in page.body
+    for path in (f"{API}/", f"{API}/projects/street/samples", f"{API}/nothing", "/nothing", "/openapi.json"):
         answer = team.ask("GET", path)
         assert answer.status == 401 and answer.headers["WWW-Authenticate"] == "Bearer", path
         assert b"street" not in answer.body.replace(path.encode(), b"")
+    assert team.ask("POST", "/", b"{}", OURS).status == 401
     assert team.ask("GET", f"{API}/", None, {"Authorization": "Bearer "}).status == 401
     assert team.ask("GET", f"{API}/", None, {"Authorization": f"Basic {TOKENS['ada']}"}).status == 401
 

@@ -3,7 +3,10 @@
 import http.client
 import io
 import json
+import os
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 import zlib
@@ -453,3 +456,33 @@ def test_pictures_are_kept_up_to_a_number_of_bytes(tmp_path: Path) -> None:
         assert any(newest in name for name in kept)
         again = client.get("/samples/1/image?level=1")
         assert again.status == 200, "what was let go is made again"
+
+
+def test_what_a_killed_server_left_of_an_export_is_cleared_a_day_later(tmp_path: Path) -> None:
+    make_project(tmp_path).close()
+    for name, age in ((".export-old", 2 * 24 * 3600), (".export-new", 60)):
+        (tmp_path / name / "v1").mkdir(parents=True)
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
+    with label_served(tmp_path):
+        assert [one.name for one in tmp_path.glob(".export-*")] == [".export-new"]
+
+
+def test_labelling_needs_no_torch(tmp_path: Path) -> None:
+    make_project(tmp_path).close()
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from labelserved import label_served\n"
+        "import numpy as np\n"
+        "with label_served(Path(sys.argv[2])) as client:\n"
+        "    for path in ('', '/samples', '/samples/1/label', '/samples/1/image', '/samples/1/thumb', '/queue/next'):\n"
+        "        answer = client.get(path); assert answer.status == 200, answer.body\n"
+        "    assert client.op(1, {(0, 0): np.zeros((512, 512))}, None, base=0).status == 200\n"
+        "    assert client.send('PATCH', '/samples/1', {'status': 'labelled'}).status == 200\n"
+        "    assert client.send('POST', '/releases', {'name': 'v1'}).status == 201\n"
+        "    assert client.get('/releases/v1/export?format=segments').status == 200\n"
+    )
+    here = str(Path(__file__).parents[1])
+    ended = subprocess.run(
+        [sys.executable, "-c", code, here, tmp_path], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 0, ended.stderr

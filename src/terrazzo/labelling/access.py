@@ -34,13 +34,8 @@ BODIES = (
 )  # types that no form of another site can send
 WATCHED = 4096  # addresses whose wrong tokens are counted
 MINUTE = 60.0
-FORWARDED = (
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "forwarded",
-    "via",
-)  # what proxies add
+COOKIE_SECONDS = 30 * 24 * 3600  # then the link is needed again
+FORWARDED = ("x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "forwarded", "via")  # of proxies
 
 
 @dataclass(frozen=True)
@@ -219,7 +214,13 @@ class Gate:
     def _welcome(self, token: str, secure: bool) -> Response:
         response = RedirectResponse("/", status_code=303)
         response.set_cookie(
-            self.access.cookie, _worth(token), httponly=True, samesite="strict", secure=secure, path="/"
+            self.access.cookie,
+            _worth(token),
+            max_age=COOKIE_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=secure,
+            path="/",
         )
         return response
 

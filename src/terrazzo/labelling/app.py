@@ -21,7 +21,7 @@ from terrazzo import __version__
 from terrazzo.errors import TerrazzoError
 from terrazzo.labelling import label_routes, project_routes, release_routes, sample_routes
 from terrazzo.labelling.access import Gate
-from terrazzo.labelling.refusals import told
+from terrazzo.labelling.refusals import told, without_place
 from terrazzo.labelling.shelf import Shelf
 from terrazzo.web.problems import RefusalError, problem
 
@@ -34,7 +34,12 @@ GONE = 499  # nobody reads this status: the client has left
 def create_app(shelf: Shelf) -> ASGIApp:
     """Return the ASGI application that serves a shelf of projects."""
     app = FastAPI(title="terrazzo label", version=__version__, docs_url=None, redoc_url=None)
-    app.add_exception_handler(TerrazzoError, _told)
+
+    async def tell(request: Request, error: Exception) -> Response:
+        assert isinstance(error, TerrazzoError)
+        return problem(without_place(told(error), shelf.folder))
+
+    app.add_exception_handler(TerrazzoError, tell)
     app.add_exception_handler(HTTPException, _other_problem)
     app.add_exception_handler(RequestValidationError, _bad_query)
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -75,11 +80,6 @@ class _Fresh(StaticFiles):
         response = super().file_response(*arguments, **words)  # type: ignore[arg-type]
         response.headers.update(FRESH)
         return response
-
-
-async def _told(request: Request, error: Exception) -> Response:
-    assert isinstance(error, TerrazzoError)
-    return problem(told(error))
 
 
 async def _gone(request: Request, error: Exception) -> Response:

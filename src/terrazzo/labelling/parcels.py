@@ -7,8 +7,10 @@ is gone) is said before the first byte is sent, for afterwards nothing could be 
 
 import contextlib
 import io
+import shutil
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +24,18 @@ PACKED = {".png", ".jpg", ".jpeg", ".webp", ".parquet"}
 FIRST = (1980, 1, 1, 0, 0, 0)
 AT_ONCE = 2  # exports that take place and disk
 PART = 1 << 20
+PREFIX = ".export-"
+STALE = 24 * 3600  # seconds
 
 _ROOM = threading.BoundedSemaphore(AT_ONCE)
+
+
+def forget_parcels(beside: Path) -> None:
+    """Remove what a server that was killed left behind a day ago and earlier."""
+    for one in beside.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - one.stat().st_mtime > STALE:
+                shutil.rmtree(one, ignore_errors=True)
 
 
 class Parcel:
@@ -36,7 +48,7 @@ class Parcel:
         self._stack = contextlib.ExitStack()
         self._stack.callback(_ROOM.release)
         try:
-            scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".export-", dir=beside))
+            scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix=PREFIX, dir=beside))
             self.folder = give(release, form, Path(scratch) / release.name)
         except BaseException:
             self.close()

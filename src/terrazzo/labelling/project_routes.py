@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from terrazzo import __version__
 from terrazzo.errors import UsageError, unknown_name
+from terrazzo.exchange import WAYS_IN, WAYS_OUT
 from terrazzo.labelling import forms
 from terrazzo.labelling.bodies import Told
 from terrazzo.labelling.shelf import Shelf
@@ -57,6 +58,8 @@ def routes(shelf: Shelf) -> APIRouter:
                 "models": shelf.models_of(name),
                 "tools": {**readiness(), "sam": shelf.sam()},
                 "releases": [forms.release(one) for one in project.releases],
+                "formats": list(WAYS_OUT),
+                "imports": list(WAYS_IN),
                 "limits": {"image_bytes": limits.max_image_bytes, "pixels": limits.max_pixels},
             }
         )

@@ -1,6 +1,8 @@
 """What clients are told of our errors: the status that a page acts upon, and the numbers it needs for that."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from terrazzo.errors import (
     DamagedLabelError,
@@ -31,6 +33,23 @@ def told(error: TerrazzoError) -> RefusalError:
         return _as(error, 422)
     refusal = refusal_of(error)
     return _as(error, 409) if refusal.status == 500 else refusal  # a step that the project does not allow
+
+
+def without_place(refusal: RefusalError, folder: Path) -> RefusalError:
+    """Return a refusal that does not say where on the server's disk the projects lie."""
+    place = f"{folder}{os.sep}"
+    said = {name: getattr(refusal, name) for name in ("what", "found", "expected", "hint", "command")}
+    if not any(place in (one or "") for one in said.values()):
+        return refusal
+    what, *others = (None if one is None else one.replace(place, "") for one in said.values())
+    return RefusalError(
+        refusal.status,
+        str(what),
+        kind=refusal.kind,
+        **dict(zip(("found", "expected", "hint", "command"), others, strict=True)),
+        headers=refusal.headers,
+        members=refusal.members,
+    )
 
 
 def _as(

@@ -16,6 +16,7 @@ from terrazzo.labelling.limits import Limits
 from terrazzo.labelling.opening import Opened, open_path
 from terrazzo.labelling.people import read_people, tokens_for
 from terrazzo.labelling.shelf import Shelf
+from terrazzo.project import checks
 from terrazzo.web.doors import LOOPBACK, is_loopback, names_of
 from terrazzo.web.server import Server, address_of, allow_many_files, bind, settings
 
@@ -57,6 +58,7 @@ def serve(
                 raise ProjectInUseError(f"Every project in {opened.folder} is served by another process.")
             if model is not None:
                 _attach(shelf, opened, model)
+            threading.Thread(target=checks.warm_up, daemon=True).start()  # before somebody submits a label
             run(shelf, opened, listener, links=links, browser=browser)
         finally:
             shelf.close()

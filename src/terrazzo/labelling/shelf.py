@@ -18,6 +18,7 @@ from terrazzo.labelling.bodies import Told, read
 from terrazzo.labelling.events import Events
 from terrazzo.labelling.jobs import Jobs
 from terrazzo.labelling.limits import Limits
+from terrazzo.labelling.parcels import forget_parcels
 from terrazzo.labelling.pictures import Pictures
 from terrazzo.project import Project, open_project, schema
 from terrazzo.project.audit import note
@@ -45,6 +46,7 @@ class Shelf:
         self._pictures: dict[str, Pictures] = {}
         self.scratch = self.folder if os.access(self.folder, os.W_OK) else Path(tempfile.gettempdir())
         """Where exports lie while they are made."""
+        forget_parcels(self.scratch)
         self._held = contextlib.ExitStack()
         self.models_of: Callable[[str], list[dict[str, Any]]] = lambda name: []
         """What is attached to a project, plain JSON; the routes of models say it."""

@@ -8,6 +8,8 @@ import sqlite3
 from itertools import combinations
 from typing import Literal
 
+import numpy as np
+
 from terrazzo.kernels.specks import specks
 from terrazzo.project import categories
 from terrazzo.project.holdings import Holdings
@@ -48,6 +50,11 @@ def look(
     with store.reading() as db:
         said += _never_together(db, one)
     return said
+
+
+def warm_up() -> None:
+    """Have compiled what `look` runs, so that nobody waits for it: a second or two, once in a process."""
+    specks(np.zeros((2, 2), np.uint16), SPECK)
 
 
 def _never_together(db: sqlite3.Connection, one: Entry) -> list[str]:
