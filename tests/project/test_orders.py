@@ -129,3 +129,25 @@ def test_confident_disagreements_are_areas_by_weight() -> None:
     assert disagreements(mask, confidence, np.zeros_like(label)) == (), (
         "where nobody drew nothing is contradicted"
     )
+
+
+def test_pairs_are_counted_as_by_sorting() -> None:
+    rng = np.random.default_rng(3)
+    mask, label = (rng.choice([0, 1, 7, 300, 65535], (40, 50)).astype(np.uint16) for _ in range(2))
+    found = measure(mask, np.full(mask.shape, 9, np.uint8), label).pairs
+    slow: dict[tuple[int, int], int] = {}
+    for pair in zip(label.ravel().tolist(), mask.ravel().tolist(), strict=True):
+        if all(pair):
+            slow[pair] = slow.get(pair, 0) + 1
+    assert found == slow
+
+
+def test_large_images_are_looked_at_every_few_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "terrazzo.project.measures.FINE", 300
+    )  # 40 x 60 is eight times that: every third pixel
+    label = np.ones((40, 60), np.uint16)
+    mask = label.copy()
+    mask[12:33, 21:45] = 2
+    (found,) = disagreements(mask, np.full(mask.shape, 255, np.uint8), label)
+    assert found == Area(21, 12, 21, 24, 21, 24 * 21, 1, 2, 1.0)

@@ -1,7 +1,7 @@
 """Train on this: a release is made, `terrazzo train` runs on it in a process of its own, and the run is attached.
 
 The server knows no torch for it and is not slowed by it: it starts the command that anybody could type, reads the run's
-metrics.jsonl, and passes on a Ctrl-C, after which the run is saved and can be resumed. The release is made before, the
+metrics.jsonl, and asks it to stop as a Ctrl-C does, after which the run is saved and can be resumed. The release is made before, the
 split that validates with it (`project.origins.divide`): what is trained on is what stood there at that moment.
 """
 
@@ -237,11 +237,20 @@ def _further(stand: Stand, line: dict[str, Any]) -> Stand:
 
 @contextmanager
 def _child(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[bytes]", BinaryIO]]:
-    """A process, in our group so that a Ctrl-C in the terminal reaches it too, and what it says; ended with us."""
+    """A process and what it says, ended with us.
+
+    It is of a session of its own: a Ctrl-C in the terminal would reach it beside our own signal, and the second one
+    ends a training without saving. A server that is killed leaves it to train on; its run is whole.
+    """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
         )
         try:
             yield process, log

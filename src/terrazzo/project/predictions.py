@@ -82,26 +82,29 @@ class Predictions:
         called = source if labelset is None else labelset
         if not isinstance(called, str) or not 0 < len(called) <= MAX_NAME or not called.isprintable():
             raise UsageError(f"A labelset is called by 1 to {MAX_NAME} characters.", found=f"{called!r:.80}")
+        with self._store.reading() as db:
+            size_hw = entry(db, name).size_hw
+        offered = as_object_map(mask, size_hw, where=repr(name))
+        certain = np.full(size_hw, 255, np.uint8) if confidence is None else confidence
+        if certain.shape != size_hw or certain.dtype != np.uint8:
+            raise MaskValueError(
+                f"The confidence for {name!r} is no map of its image.",
+                found=f"shape {certain.shape}, {certain.dtype}",
+                expected=f"shape {size_hw} (height, width), uint8",
+            )
+        maps = offered.astype("<u2").tobytes(), certain.tobytes()
+        packed = tuple(zlib.compress(one_map, 1) for one_map in maps)  # others may write meanwhile
+        present = set(np.flatnonzero(np.bincount(offered.ravel())).tolist())
         with self._store.transaction() as db:
             one = entry(db, name)
-            offered = as_object_map(mask, one.size_hw, where=repr(name))
-            certain = np.full(one.size_hw, 255, np.uint8) if confidence is None else confidence
-            if certain.shape != one.size_hw or certain.dtype != np.uint8:
-                raise MaskValueError(
-                    f"The confidence for {name!r} is no map of its image.",
-                    found=f"shape {certain.shape}, {certain.dtype}",
-                    expected=f"shape {one.size_hw} (height, width), uint8",
-                )
             living = {other.id for other in categories.read(db) if not other.is_deleted}
-            strange = set(np.unique(offered).tolist()) - living - {0}
+            strange = present - living - {0}
             if strange:
                 raise MaskValueError(
                     f"The prediction for {name!r} has ids that are no category of this project.",
                     found=", ".join(map(str, sorted(strange)[:8])),
                     expected=", ".join(map(str, sorted(living)[:20])),
                 )
-            maps = offered.astype("<u2").tobytes(), certain.tobytes()
-            packed = tuple(zlib.compress(one_map, 1) for one_map in maps)
             values = (called, one.id, *packed, hashlib.sha256(b"".join(maps)).digest(), now())
             db.execute("INSERT OR REPLACE INTO predictions VALUES (?, ?, ?, ?, ?, ?)", values)
             if one.status not in UNDRAWN:
