@@ -1,8 +1,8 @@
 """Train on this: a release is made, `terrazzo train` runs on it in a process of its own, and the run is attached.
 
 The server knows no torch for it and is not slowed by it: it starts the command that anybody could type, reads the run's
-metrics.jsonl, and asks it to stop as a Ctrl-C does, after which the run is saved and can be resumed. The release is made before, the
-split that validates with it (`project.origins.divide`): what is trained on is what stood there at that moment.
+metrics.jsonl, and asks it to stop as a Ctrl-C does, after which the run is saved and can be resumed. The release is
+made before, the split that validates with it (`project.origins.divide`): what is trained on is what stood there then.
 """
 
 import json
