@@ -95,7 +95,7 @@ def test_objects_issues_history_and_display_do_what_they_say(desk: Desk, server:
     assert server.get(server.sample(1))["issues"] == 0
     assert (server.mask() == np.where(drawn == CAR, CAR, 0)).all()  # nothing was drawn by that click
 
-    page.keyboard.press("Alt+5")
+    page.get_by_role("tab", name="Display").click()
     revision = server.label()["revision"]
     page.get_by_role("slider", name="Opacity of the label").fill("35")
     page.get_by_role("radio", name="Outline").check(force=True)
@@ -193,7 +193,7 @@ def test_a_whole_round_of_work_without_a_mouse(browser: "Browser", server: Serve
         desk.saved()
         assert (server.mask() == expected).all()
         problems += check(page)
-        for number in range(1, 6):
+        for number in range(1, 7):
             keys.press(f"Alt+{number}")
             problems += check(page)
         keys.press("?")

@@ -125,7 +125,7 @@ class Shared(Server):
             self.said.append(line)
             if line.startswith("WARNING"):
                 break
-        found = re.search(r"http://0\.0\.0\.0:(\d+)/", "".join(self.said))
+        found = re.search(r"http://[^/\s]+:(\d+)/", "".join(self.said))
         assert found is not None, "".join(self.said)
         self.port = int(found[1])
         return self

@@ -9,6 +9,7 @@ import { change } from "./state.js";
 
 export const name = "home";
 const DONE = ["labelled", "reviewed"];
+const ALONG = ["reviewed", "labelled", "in_progress", "prelabelled", "rejected", "skipped"]; // as work goes on, from its end
 
 export async function open(root) {
   const told = await api.get("/");
@@ -47,7 +48,7 @@ function card(one) {
 
 // How far a project is, as one bar.
 export function parts(counts, total) {
-  const there = Object.keys(STATUSES).reverse().filter((status) => counts[status] > 0 && status !== "todo");
+  const there = ALONG.filter((status) => counts[status] > 0);
   const says = there.map((status) => `${STATUSES[status]} ${counts[status]}`).join(", ") || "nothing done yet";
   const left = total - there.reduce((sum, status) => sum + counts[status], 0);
   return el("div.parts", { role: "img", "aria-label": `Of ${plural(total, "image")}: ${says}` },

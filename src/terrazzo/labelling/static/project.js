@@ -10,7 +10,7 @@ import { categoriesPanel } from "./panels/categories.js";
 import { imagesPanel } from "./panels/images.js";
 import { releasesPanel } from "./panels/releases.js";
 import { go } from "./routes.js";
-import { change, state, watch } from "./state.js";
+import { change, may, state, watch } from "./state.js";
 
 export const name = "project";
 
@@ -24,7 +24,7 @@ export async function open(root, project) {
     timer = setTimeout(() => refresh().catch(() => {}), 250); // a server that is away is told of elsewhere
   };
   const images = imagesPanel(project);
-  const activity = activityPanel(project);
+  const activity = may("reviewer") ? activityPanel(project) : null; // the log is for them
   const model = await modelPanel(project, soon);
   const panels = [categoriesPanel(project, soon), releasesPanel(project, soon), model, activity].filter(Boolean);
   const live = []; // what ends the parts that follow the project
@@ -47,7 +47,7 @@ export async function open(root, project) {
         changed = new Set();
       }, 200);
     }
-    activity.refresh();
+    activity?.refresh();
     model?.tell?.(event);
   });
   return {

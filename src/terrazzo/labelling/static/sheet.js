@@ -17,7 +17,7 @@ export function openSheet() {
   const sheet = el("div.sheet");
   const draw = () => {
     sheet.replaceChildren(...[...grouped(list())].map(([group, actions]) => el("section", {}, el("h3", {}, group),
-      el("dl", {}, actions.map((one) => line(one, said, draw))))),
+      el("dl", {}, together(actions).map((some) => (some.length > 1 ? row(some, said, draw) : line(some[0], said, draw)))))),
     el("section", {}, el("h3", {}, "Pointer"), el("dl", {}, POINTER.map(([key, says]) => el("div", {}, el("dt", {}, el("kbd", {}, key)), el("dd", {}, says))))));
   };
   draw();
@@ -29,11 +29,35 @@ export function openSheet() {
   });
 }
 
+// Ten classes are one line, and so are four arrows.
+const TOGETHER = [[/^class\.\d$/, "Class 1 to 10"], [/^pen\.(left|right|up|down)$/, "Move the crosshair; with ⇧ by one pixel"]];
+
+function together(actions) {
+  const lines = [];
+  for (const one of actions) {
+    const [pattern] = TOGETHER.find(([each]) => each.test(one.id)) ?? [];
+    const before = pattern && lines.find((some) => pattern.test(some[0].id));
+    if (before) before.push(one);
+    else lines.push([one]);
+  }
+  return lines;
+}
+
+function row(actions, said, draw) {
+  const [, says] = TOGETHER.find(([pattern]) => pattern.test(actions[0].id));
+  return el("div.many", {}, el("dt", {}, actions.map((one) => keyButton(one, said, draw))), el("dd", {}, says));
+}
+
 function line(action, said, draw) {
+  const also = action.also.filter((one) => !one.includes("Numpad")).map((one) => el("kbd", {}, spoken(one)));
+  return el("div", {}, el("dt", {}, keyButton(action, said, draw), also), el("dd", {}, action.title));
+}
+
+function keyButton(action, said, draw) {
   const button = el("button.key", { type: "button", "aria-label": `${action.title}: ${spoken(action.chord)}. Give it another key`, "data-action": action.id },
     el("kbd", {}, `${action.hold ? "hold " : ""}${spoken(action.chord)}`));
   button.addEventListener("click", () => listenFor(action, button, said, draw));
-  return el("div", {}, el("dt", {}, button, action.also.filter((one) => !one.includes("Numpad") && one !== `Shift+${action.code}`).map((one) => el("kbd", {}, spoken(one)))), el("dd", {}, action.title));
+  return button;
 }
 
 function listenFor(action, button, said, draw) {
