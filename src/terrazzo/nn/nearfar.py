@@ -78,7 +78,7 @@ class NearFar(Backbone):
         maps = [self.stem(image_BCHW.contiguous(memory_format=torch.channels_last))]
         for stage in self.stages:
             x = maps[-1]
-            for block in stage:
+            for block in stage.children():
                 x = self._run(block, x)
             maps.append(x)
         return maps
