@@ -332,6 +332,9 @@ def test_a_release_is_made_compared_taken_away_twice_the_same_and_withdrawn(tmp_
             assert names == ["v1/dataset.json", "v1/train/images/photos/a.png", "v1/train/masks/photos/a.png"]
             mask = np.asarray(Image.open(io.BytesIO(parcel.read(names[2]))))
         assert (mask == scene()).all()
+        for form in client.get("").json["formats"]:
+            first_time, second_time = (client.get(f"/releases/v1/export?format={form}") for _ in range(2))
+            assert first_time.status == 200 and first_time.body == second_time.body, form
         assert client.get("/releases/v1/export?format=nothing").status == 404
         assert client.get("/releases/v1/export").status == 400
         client.send("POST", "/releases/v1/withdraw", {"reason": "faces"})

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from terrazzo.errors import UsageError
+from terrazzo.exchange.exports import RESERVED
 from terrazzo.images import check_whole
 from terrazzo.labelling import forms
 from terrazzo.labelling.shelf import Shelf
@@ -35,7 +36,6 @@ SUFFIXES = {  # by its first bytes: nothing else is let in
 }
 SAME = {".png": (".png",), ".jpg": (".jpg", ".jpeg", ".jpe", ".jfif"), ".tif": (".tif", ".tiff")}
 HARMLESS = re.compile(r"[^\w .()+,=@~-]")
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 TRIES = 10_000
 
 

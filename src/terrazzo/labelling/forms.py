@@ -106,16 +106,23 @@ def deed(one: Deed) -> dict[str, Any]:
     }
 
 
-def release(one: Release) -> dict[str, Any]:
+def releases(project: Project) -> list[dict[str, Any]]:
+    """The releases of a project, the newest last."""
+    return [
+        {
+            "name": one.name,
+            "id": one.id,
+            "parent": one.parent,
+            "description": one.description,
+            "created_at": one.created_at,
+            "samples": one.samples,
+            "withdrawn_at": None if one.withdrawal is None else one.withdrawal.at,
+            "withdrawn_for": None if one.withdrawal is None else one.withdrawal.reason,
+        }
+        for one in project.releases.briefs()
+    ]
+
+
+def release(project: Project, one: Release) -> dict[str, Any]:
     """A release, without its samples."""
-    withdrawal = one.withdrawal
-    return {
-        "name": one.name,
-        "id": one.id,
-        "parent": one.parent,
-        "description": one.manifest["description"],
-        "created_at": one.created_at,
-        "samples": len(one.manifest["samples"]),
-        "withdrawn_at": None if withdrawal is None else withdrawal.at,
-        "withdrawn_for": None if withdrawal is None else withdrawal.reason,
-    }
+    return next(brief for brief in releases(project) if brief["id"] == one.id)

@@ -57,7 +57,7 @@ def routes(shelf: Shelf) -> APIRouter:
                 "labelsets": project.predictions.labelsets(),
                 "models": shelf.models_of(name),
                 "tools": {**readiness(), "sam": shelf.sam()},
-                "releases": [forms.release(one) for one in project.releases],
+                "releases": forms.releases(project),
                 "formats": list(WAYS_OUT),
                 "imports": list(WAYS_IN),
                 "limits": {"image_bytes": limits.max_image_bytes, "pixels": limits.max_pixels},

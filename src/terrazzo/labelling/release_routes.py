@@ -22,9 +22,7 @@ def routes(shelf: Shelf) -> APIRouter:
 
     @api.get("")
     def releases(name: str) -> JSONResponse:
-        return JSONResponse(
-            {"items": [forms.release(one) for one in shelf.project(name).releases], "next": None}
-        )
+        return JSONResponse({"items": forms.releases(shelf.project(name)), "next": None})
 
     @api.post("")
     def create(
@@ -36,7 +34,7 @@ def routes(shelf: Shelf) -> APIRouter:
             told.text("name"), description=told.text("description", ""), author=author
         )
         shelf.tell(name, "release", name=made.name)
-        return JSONResponse(forms.release(made), status_code=201)
+        return JSONResponse(forms.release(project, made), status_code=201)
 
     @api.get("/{release}")
     def release(name: str, release: str) -> JSONResponse:
@@ -44,7 +42,7 @@ def routes(shelf: Shelf) -> APIRouter:
         one = project.releases[release]
         return JSONResponse(
             {
-                **forms.release(one),
+                **forms.release(project, one),
                 "categories": [each.to_json() for each in one.categories],
                 "pixels": project.releases.pixels(one),
                 "members": [
@@ -87,7 +85,7 @@ def routes(shelf: Shelf) -> APIRouter:
         project = shelf.writable(name)
         project.releases.withdraw(release, reason=told.text("reason", ""), author=author)
         shelf.tell(name, "release", name=release)
-        return JSONResponse(forms.release(project.releases[release]))
+        return JSONResponse(forms.release(project, project.releases[release]))
 
     return api
 

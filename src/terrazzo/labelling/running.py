@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from terrazzo.errors import ProjectInUseError, UsageError
@@ -21,6 +21,7 @@ from terrazzo.web.doors import LOOPBACK, is_loopback, names_of
 from terrazzo.web.server import Server, address_of, allow_many_files, bind, settings
 
 COMMAND = "terrazzo label PROJECT --port 0"
+SOON = 5.0  # seconds
 TOKENS = ".terrazzo-tokens.json"  # beside the projects
 
 
@@ -58,7 +59,7 @@ def serve(
                 raise ProjectInUseError(f"Every project in {opened.folder} is served by another process.")
             if model is not None:
                 _attach(shelf, opened, model)
-            threading.Thread(target=checks.warm_up, daemon=True).start()  # before somebody submits a label
+            _soon(checks.warm_up)  # before somebody submits a label
             run(shelf, opened, listener, links=links, browser=browser)
         finally:
             shelf.close()
@@ -129,6 +130,13 @@ def local_name() -> str:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
         return "me"
+
+
+def _soon(work: Callable[[], None]) -> None:
+    """Do something once the page has had its first answers."""
+    timer = threading.Timer(SOON, work)
+    timer.daemon = True
+    timer.start()
 
 
 def _can_open(shelf: Shelf, name: str) -> bool:

@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from terrazzo.errors import ProjectError, TerrazzoError, UsageError, unknown_name
+from terrazzo.exchange.exports import RESERVED
 from terrazzo.labelling.access import Access, Person, Role
 from terrazzo.labelling.bodies import Told, read
 from terrazzo.labelling.events import Events
@@ -26,7 +27,6 @@ from terrazzo.web.bodies import Intake
 from terrazzo.web.problems import RefusalError
 
 NAME = re.compile(r"[^\W_][\w.-]{0,99}")  # of a project that is made here
-RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 SUFFIX = ".db"
 APPLICATION_AT = 68  # in the head of a SQLite file: https://www.sqlite.org/fileformat.html
 

@@ -36,6 +36,26 @@ class Withdrawal:
     """When, UTC."""
 
 
+@dataclass(frozen=True)
+class Brief:
+    """A release in a list."""
+
+    id: str
+    """sha256 of its manifest, hex."""
+    name: str
+    """As people call it."""
+    parent: str | None
+    """The id of the release before it."""
+    description: str
+    """What it is for."""
+    created_at: str
+    """When, UTC."""
+    samples: int
+    """How many it has."""
+    withdrawal: Withdrawal | None
+    """That it was withdrawn, where it was."""
+
+
 @dataclass(frozen=True, eq=False)
 class Release:
     """One release, with all that it says."""
@@ -115,6 +135,7 @@ class Releases:
 
     def __init__(self, store: Store, tiles: Tiles, samples: Samples, project: str) -> None:
         self._store, self._tiles, self._samples, self._project = store, tiles, samples, project
+        self._briefs: dict[str, tuple[Any, ...]] = {}
 
     def __iter__(self) -> Iterator[Release]:
         return iter(self.all())
@@ -143,6 +164,20 @@ class Releases:
     def all(self) -> list[Release]:
         """Return all releases, the newest last."""
         return [self[name] for name in self.names()]
+
+    def briefs(self) -> list[Brief]:
+        """Return all releases as a list shows them, the newest last; manifests are not read whole, nor verified."""
+        withdrawn = self.withdrawals()
+        with self._store.reading() as db:
+            known = db.execute("SELECT id FROM releases ORDER BY rowid").fetchall()
+            for (identity,) in known:
+                if identity not in self._briefs:  # a release does not change
+                    self._briefs[identity] = db.execute(
+                        "SELECT id, name, parent, json_extract(CAST(manifest AS TEXT), '$.description'), at, "
+                        "json_array_length(CAST(manifest AS TEXT), '$.samples') FROM releases WHERE id = ?",
+                        (identity,),
+                    ).fetchone()
+        return [Brief(*self._briefs[identity], withdrawn.get(identity)) for (identity,) in known]
 
     def create(self, name: str, *, description: str = "", author: str | None = None) -> Release:
         """Make the project as it stands a release, in one transaction; UsageError where the name is taken."""
