@@ -29,11 +29,10 @@ from terrazzo.errors import DataError, MissingPathError, TerrazzoError, UsageErr
 from terrazzo.inference import RECIPE, Predictor, ahead, load
 from terrazzo.nn.files import WEIGHTS_FILES, model_folder
 from terrazzo.nn.segformer import SegFormer
-from terrazzo.project import Project
-from terrazzo.project.measures import measure
+from terrazzo.project import Project, comparing
+from terrazzo.project.comparing import refresh
 from terrazzo.project.models import Attached, Mapped, Match
 from terrazzo.project.queue import SEED
-from terrazzo.project.statuses import UNDRAWN
 from terrazzo.report import EVALUATION
 from terrazzo.run import Run
 from terrazzo.storage import read_json
@@ -165,14 +164,6 @@ def predict(
     return result
 
 
-def refresh(project: Project, labelset: str, *, seed: int = SEED) -> None:
-    """Compare predictions anew with the labels that changed since, and make the queues of a labelset anew."""
-    for name in project.queue.stale(labelset):
-        offer = project.predictions.get(name, labelset)
-        _note(project, name, labelset, offer.mask, offer.confidence, None)
-    project.queue.rank(labelset, seed=seed)
-
-
 def hash_of(source: Source) -> str:
     """Return what a model is known by: the beginning of a sha256 over the files of its weights, hex."""
     folder = weights_of(source)
@@ -224,7 +215,7 @@ def _look(
                 offered, pooled = table[prediction.mask], features()
                 with project.store.transaction():
                     written = project.predictions.add(name, offered, prediction.confidence, model=one.hash)
-                    _note(project, name, one.labelset, offered, prediction.confidence, pooled)
+                    comparing.note(project, name, one.labelset, offered, prediction.confidence, pooled)
             except DataError as error:
                 first = first or error
                 result.failed.append((name, error.what))
@@ -234,30 +225,6 @@ def _look(
             result.prelabelled += written is not None
     if first is not None and not result.samples:
         raise first
-
-
-def _note(
-    project: Project,
-    name: str,
-    labelset: str,
-    mask: NDArray[np.uint16],
-    confidence: NDArray[np.uint8],
-    features: NDArray[np.float32] | None,
-) -> None:
-    """Measure a prediction against the label where somebody drew, else against another model."""
-    sample = project.sample(name)
-    other, against = None, None
-    if sample.status not in UNDRAWN:
-        other, against = project.read_mask(name), "label"
-    else:
-        others = [one.labelset for one in project.models.all() if one.labelset != labelset]
-        there = set(project.predictions.labelsets(name))
-        against = next((one for one in others if one in there), None)
-        if against is not None:
-            other = project.predictions.get(name, against).mask
-    ignored = [one.id for one in project.categories if one.is_ignore]
-    measured = measure(mask, confidence, other, ignored=ignored)
-    project.queue.note(name, labelset, measured, revision=sample.head, against=against, features=features)
 
 
 def _seen(project: Project, labelset: str) -> set[str]:

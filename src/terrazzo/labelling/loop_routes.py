@@ -20,7 +20,7 @@ from terrazzo.labelling import scores, training
 from terrazzo.labelling.bodies import Told
 from terrazzo.labelling.jobs import Cancelled
 from terrazzo.labelling.shelf import Shelf
-from terrazzo.project import Project
+from terrazzo.project import Project, comparing
 from terrazzo.project.models import Attached, Mapped
 
 if TYPE_CHECKING:
@@ -212,10 +212,8 @@ def _work(api: APIRouter, shelf: Shelf) -> None:
         one = _model(project, told.maybe_text("model"))
 
         def work(progress: Callable[..., None], is_cancelled: Callable[[], bool]) -> dict[str, Any]:
-            from terrazzo import prelabelling
-
             progress(0.1, "comparing labels and predictions")
-            prelabelling.refresh(project, one.labelset)
+            comparing.refresh(project, one.labelset)
             shelf.tell(name, "samples")
             return {"model": one.hash}
 
@@ -332,7 +330,8 @@ def _path(shelf: Shelf, text: str) -> Path:
     path = shelf.folder / Path(text.strip()).expanduser()
     if not path.exists():
         raise MissingPathError(
-            f"There is no {text.strip()!r:.200} here.", expected=f"a run or a model, from {shelf.folder} on"
+            f"There is no {text.strip()!r:.200} here.",
+            expected="a run or a model, from the projects' folder on",
         )
     return path
 

@@ -272,7 +272,9 @@ def _last_words(log: BinaryIO) -> str:
 
 
 def _kept(out: Path) -> str:
-    return f" What was trained lies in {out}." if (out / "recipe.json").is_file() else ""
+    return (
+        f" What was trained lies in {out.parent.name}/{out.name}." if (out / "recipe.json").is_file() else ""
+    )
 
 
 def _free(parent: Path, name: str) -> Path:

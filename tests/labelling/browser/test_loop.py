@@ -10,7 +10,8 @@ import pytest
 
 import terrazzo as tz
 from labelling.chromium import Desk, Server
-from prelabelled import write_scene_project
+from prelabelled import write_model, write_scene_project
+from terrazzo.classes import Classes
 from terrazzo.data.scenes import SCENE_CLASSES
 
 if TYPE_CHECKING:
@@ -155,6 +156,90 @@ def test_the_page_tells_what_the_model_says_under_the_pointer_and_in_its_tab(
     page.wait_for_function(
         "() => document.querySelector('canvas.offer') && !document.querySelector('canvas.offer').hidden"
     )
+
+
+def test_areas_are_those_of_another_implementation(desk: Desk) -> None:
+    from scipy import ndimage
+
+    codes = np.random.default_rng(7).integers(0, 4, (37, 53)).repeat(2, axis=1)[:, :80]
+    found = desk.page.evaluate(
+        """async ([codes, width, height]) => {
+            const { areas, areasSoon } = await import("/static/areas.js");
+            const told = areas(width, height, (i) => codes[i]);
+            const soon = await areasSoon(width, height, (i) => codes[i]);
+            const pixels = (runs) => runs.reduce((sum, one, n) => sum + [0, -one, one][n % 3], 0);
+            const plain = ({ code, size, x0, y0, x1, y1, runs }) => [code, size, x0, y0, x1, y1, pixels(runs)];
+            return [told, soon].map((list) => list.map(plain));
+        }""",
+        [codes.ravel().tolist(), codes.shape[1], codes.shape[0]],
+    )
+    truth = []
+    for code in (1, 2, 3):
+        labels, count = ndimage.label(codes == code)
+        for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+            size = int((labels == number).sum())
+            truth.append([code, size, columns.start, rows.start, columns.stop, rows.stop, size])
+        assert count
+    assert found[0] == found[1] and sorted(found[0]) == sorted(truth)
+    sizes = [one[1] for one in found[0]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_whoever_is_right_is_said_in_the_editor(desk: Desk, server: Server) -> None:
+    before = server.mask(5)
+    page = desk.page
+    job = json.loads(server.ask("POST", "/projects/street/scores", {}))["job"]
+    while server.get(f"/jobs/{job}")["state"] in ("waiting", "running"):
+        page.wait_for_timeout(50)
+    items = server.get("/projects/street/disagreements?sample=5")["items"]
+    heaviest = items[0]
+    page.click("#tab-classes")
+    page.click("#tab-model")
+    place = f"[data-place='{heaviest['x']},{heaviest['y']}']"
+    page.click(f"{place} [data-verdict=model]")
+    page.wait_for_selector(place, state="detached")
+    desk.saved()
+    mask, _ = offered(4)
+    found, is_changed = server.mask(5), server.mask(5) != before
+    assert is_changed[heaviest["y"], heaviest["x"]] and (found[is_changed] == heaviest["predicted"]).all()
+    assert (before[is_changed] == heaviest["label"]).all() and (
+        mask[is_changed] == heaviest["predicted"]
+    ).all()
+    assert is_changed.sum() >= heaviest["pixels"], "its area, unsure pixels at its rim too"
+    verdicts = server.get("/projects/street/disagreements?sample=5&decided=true")["items"]
+    assert [one["verdict"] for one in verdicts].count("model") == 1
+    page.keyboard.press("Control+z")
+    desk.saved()
+    assert (server.mask(5) == before).all()
+
+
+def test_a_model_is_attached_after_its_classes_are_shown(browser: "Browser", server: Server) -> None:
+    classes = Classes(("road", "tram", "Sky"), ((1, 2, 3), (4, 5, 6), (7, 8, 9)))
+    write_model(server.folder / "runs" / "trams", classes=classes)
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.goto(f"{server.url}#/street")
+    page.click("text=Attach")
+    page.fill("input[placeholder='runs/street-v1']", "runs/trams")
+    page.click("dialog button.primary")
+    rows = page.locator("dialog tbody tr")
+    rows.nth(2).wait_for(timeout=60_000)
+    assert [rows.nth(n).locator("select").input_value() for n in range(3)] == ["3", "", ""]
+    assert "“sky” is written otherwise" in rows.nth(2).inner_text()
+    rows.nth(1).locator("select").select_option("+")
+    rows.nth(2).locator("select").select_option(label="sky")
+    page.click("dialog button.primary")
+    page.wait_for_selector("text=trams is attached.", timeout=60_000)
+    newest = server.get("/projects/street/models")["items"][0]
+    assert [(one["name"], one["category_id"]) for one in newest["classes"]] == [
+        ("road", 3),
+        ("tram", 11),
+        ("Sky", 1),
+    ]
+    names = [one["name"] for one in server.get("/projects/street")["categories"]]
+    assert names == [*SCENE_CLASSES.names, "tram"]
+    server.ask("DELETE", f"/projects/street/models/{newest['hash']}")
+    context.close()
 
 
 def test_train_on_this_from_the_form_to_predictions(browser: "Browser", server: Server) -> None:
