@@ -23,7 +23,7 @@ import terrazzo as tz
 from labelled import make_project, scene, write_photograph
 from terrazzo.cli import main
 from terrazzo.errors import ProjectInUseError, UsageError
-from terrazzo.labelling.opening import open_path
+from terrazzo.labelling.opening import Opened, open_path
 from terrazzo.labelling.running import address_for_people
 from terrazzo.project import open_project
 from terrazzo.web.server import bind
@@ -232,6 +232,12 @@ def test_a_folder_of_projects_is_a_shelf_of_them(tmp_path: Path) -> None:
         assert server.get("/api/v1/projects/two")["counts"]["todo"] == 0
         with pytest.raises(ProjectInUseError), open_project(tmp_path / "one.db") as one, one.held():
             pass
+
+
+def test_an_empty_folder_is_a_shelf_on_which_projects_are_made(tmp_path: Path) -> None:
+    assert open_path(tmp_path) == Opened(tmp_path, None)
+    with started(tmp_path, "--port", 0) as server:
+        assert server.get("/api/v1/")["projects"] == []
 
 
 def test_the_library_s_word_is_the_command_s(tmp_path: Path) -> None:

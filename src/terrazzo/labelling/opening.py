@@ -1,4 +1,4 @@
-"""What a path on the command line means: a project, a folder of projects, or a folder of images to be one.
+"""What a path on the command line means: a project, a folder of projects, or of images to be one; or an empty folder.
 
 A folder of images becomes a project beside it, FOLDER.db, whose root is the folder. Images that are new since are added
 whenever it is opened; one that cannot be read is told, and keeps nobody from the others.
@@ -48,6 +48,8 @@ def open_path(path: Path) -> Opened:
         raise MissingPathError(f"There is no {path}.", expected="a project's file, or a folder of images")
     if any(is_project(one) for one in path.glob(f"*{SUFFIX}") if one.is_file()):
         return Opened(path, None)
+    if not any(path.iterdir()):
+        return Opened(path, None)  # projects are made on the page
     return _images(path)
 
 

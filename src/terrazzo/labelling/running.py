@@ -55,7 +55,7 @@ def serve(
         try:
             if opened.name is not None:
                 shelf.project(opened.name)
-            elif not any(_can_open(shelf, name) for name in shelf.names()):
+            elif shelf.names() and not any(_can_open(shelf, name) for name in shelf.names()):
                 raise ProjectInUseError(f"Every project in {opened.folder} is served by another process.")
             if model is not None:
                 _attach(shelf, opened, model)
@@ -152,8 +152,8 @@ def _attach(shelf: Shelf, opened: Opened, model: "str | os.PathLike[str]") -> No
     if opened.name is None:
         raise UsageError(
             "A model is attached to one project.",
-            found=f"a folder of projects: {', '.join(shelf.names()[:5])}",
-            command=f"terrazzo label {opened.folder / shelf.names()[0]}.db --model {os.fspath(model)}",
+            found=f"a folder of projects: {', '.join(shelf.names()[:5]) or 'none yet'}",
+            command=f"terrazzo label {opened.folder / (*shelf.names(), 'PROJECT')[0]}.db --model {os.fspath(model)}",
         )
     from terrazzo import prelabelling
     from terrazzo.labelling.loop_routes import predicting

@@ -1,5 +1,6 @@
 """The screens before the editor: projects are made and filled, images listed, releases made, compared and fetched."""
 
+import json
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,6 +130,41 @@ def test_releases_are_made_compared_fetched_and_withdrawn(
         server.ask("POST", "/projects/street/releases", {"name": "v2"})  # its name is never given again
 
 
+def test_labels_of_others_are_looked_at_before_they_are_brought_in(
+    browser: "Browser", server: Server
+) -> None:
+    photos = server.folder / "photos"
+    shape = {
+        "label": "van",
+        "points": [[2, 3], [10, 3], [10, 9], [2, 9]],
+        "group_id": None,
+        "shape_type": "polygon",
+    }
+    labels = {"version": "5", "flags": {}, "imagePath": "a-100.png", "imageData": None, "imageHeight": 12}
+    (photos / "a-100.json").write_text(json.dumps({**labels, "imageWidth": 16, "shapes": [shape]}))
+    number = server.get("/projects/street/samples?search=a-100.png")["items"][0]["id"]
+    with opened(browser, server, "#/street") as page:
+        menu(page, "images", "Bring labels in")
+        dialog = page.get_by_role("dialog", name="Bring labels in")
+        dialog.get_by_label("Format").select_option("labelme")
+        dialog.get_by_label("File or folder").fill("photos")
+        dialog.get_by_role("button", name="Look first").click()
+        dialog.get_by_text("1 label").first.wait_for()
+        assert server.label(number)["revision"] == 0  # looking changes nothing
+        dialog.get_by_role("button", name="Bring in").click()
+        page.get_by_label("Name of van").wait_for()
+        page.get_by_role("searchbox", name="Search images by name").fill("a-100")
+        page.get_by_role("region", name="Images").get_by_text("1 image", exact=True).wait_for()
+        menu(page, "images", "are for val")
+        page.get_by_text("1 image is for val.").wait_for()
+    van = next(one["id"] for one in server.get("/projects/street/categories") if one["name"] == "van")
+    assert (server.mask(number)[3:9, 2:10] == van).all()
+    assert (server.mask(number) > 0).sum() == 48
+    splits = {one["id"]: one["split"] for one in server.get("/projects/street/samples?limit=500")["items"]}
+    assert [one for one, split in splits.items() if split] == [number]
+    assert splits[number] == "val"
+
+
 def drop(page: "Page", files: dict[str, bytes]) -> None:
     """Drop files on the page, as a person does from a folder."""
     page.evaluate(
@@ -159,6 +195,6 @@ def release(page: "Page", name: str, description: str = "") -> None:
     page.locator(f"[data-release={name}]").wait_for()
 
 
-def menu(page: "Page", release_name: str, item: str) -> None:
-    page.get_by_role("button", name=f"More on {release_name}").click()
+def menu(page: "Page", of: str, item: str) -> None:
+    page.get_by_role("button", name=f"More on {of}").click()
     page.get_by_role("menuitem", name=item).click()

@@ -1,7 +1,6 @@
 // How far a label is, said by who looks at it: labelled, skipped, reviewed, rejected with a reason; and on to the next.
 
 import * as api from "./api.js";
-import { looked } from "./checks.js";
 import { ask, field } from "./dialogs.js";
 import { toast } from "./elements.js";
 import { isFiltered } from "./panels/images.js";
@@ -12,9 +11,9 @@ const OPEN = ["todo", "prelabelled", "in_progress", "rejected"]; // what wants s
 const TO_REVIEW = ["labelled"];
 
 export class Decisions {
-  // listing() -> Listing; open(id): show another sample.
-  constructor(project, listing, open) {
-    Object.assign(this, { project, listing, open, isBusy: false });
+  // listing() -> Listing; open(id, why): show another sample; changed(id): its line in the list did.
+  constructor(project, listing, { open, changed }) {
+    Object.assign(this, { project, listing, open, changed, isBusy: false });
   }
 
   submit() {
@@ -66,6 +65,7 @@ export class Decisions {
     const { sample } = state;
     const told = await api.send("PATCH", api.at(this.project, "samples", sample.id), reason === undefined ? { status } : { status, reason });
     this.listing().update(told);
+    this.changed(told.id);
     if (state.sample?.id === told.id) change({ sample: { ...state.sample, ...told } });
     return told;
   }

@@ -56,9 +56,12 @@ class Frame {
     this.turn = 0;
     this.closers = [];
     this.listing = this.listed(filterOf(project));
-    this.decisions = new Decisions(project, () => this.listing, (id, why) => {
-      go(project, id);
-      if (why) toast(why);
+    this.decisions = new Decisions(project, () => this.listing, {
+      open: (id, why) => {
+        go(project, id);
+        if (why) toast(why);
+      },
+      changed: (id) => this.film.update(this.listing.indexOf(id)),
     });
     this.build(root);
     this.follow();

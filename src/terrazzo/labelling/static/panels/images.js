@@ -1,8 +1,9 @@
 // The images of a project: dropped, chosen or named by folder; listed, filtered and opened.
 
 import * as api from "../api.js";
-import { ask, field } from "../dialogs.js";
+import { ask, field, menuButton } from "../dialogs.js";
 import { STATUSES, el, icon, iconButton, number, plural, statusChip, tell, toast } from "../elements.js";
+import { bringIn } from "../importing.js";
 import { Listing, filterOf, keepFilter } from "../listing.js";
 import { hrefOf } from "../routes.js";
 import { may, mayDraw, state, watch } from "../state.js";
@@ -31,6 +32,7 @@ export function imagesPanel(project) {
       known = listing.items.length;
       count.textContent = plural(listing.total, "image");
       empty.hidden = listing.total > 0;
+      bar.hidden = host.hidden = listing.total === 0 && !isFiltered(filter); // nothing to look through yet
       empty.textContent = isFiltered(filter) ? "No image fits this filter." : "No images yet.";
     });
     return listing.need(1).catch(tell);
@@ -45,14 +47,22 @@ export function imagesPanel(project) {
     return reload();
   };
 
+  const more = menuButton(iconButton("more", "More on images"), () => [
+    { says: isFiltered(filter) ? "The images that this filter shows" : "All images" },
+    ...["train", "val", "test", null].map((split) => ({
+      label: split ? `are for ${split}` : "are for no split", icon: "flag", disabled: !mayDraw() || listing.total === 0, run: () => divide(project, listing, split, reload).catch(tell),
+    })),
+    null,
+    { label: "Bring labels in …", icon: "upload", disabled: !may("admin"), run: () => bringIn(project, reload) },
+  ]);
   const controls = filters(filter, apply);
+  const bar = el("div.filters", { role: "search", "aria-label": "Filter images" }, controls.search, controls.status, controls.category, controls.order);
   const empty = el("p.empty", { hidden: true });
   const adding = adder(project, reloadSoon);
   const element = el("section.card", { "aria-labelledby": "images-title" },
-    el("header", {}, el("h2", { id: "images-title" }, "Images"), count),
+    el("header", {}, el("h2", { id: "images-title" }, "Images"), count, more),
     adding.element,
-    el("div.filters", { role: "search", "aria-label": "Filter images" }, controls.search, controls.status, controls.category, controls.order),
-    empty, host);
+    bar, empty, host);
   const heard = [];
   reload();
   const unwatch = watch(["categories"], () => fillCategories(controls.category, filter));
@@ -193,6 +203,14 @@ function draw(report, upload) {
         : iconButton("close", "Close this report", () => { report.hidden = true; })),
     upload.isBusy ? el("progress", { max: upload.total, value: over, "aria-label": "Images added" }) : "",
     upload.problems.length ? el("ul", { "aria-label": "Images that were refused" }, upload.problems.map(({ name, says: why }) => el("li", {}, el("b.cut", { title: name }, name), el("span.bad", {}, why)))) : "");
+}
+
+// Say for which split the listed images are; null: that is decided when a release is opened.
+async function divide(project, listing, split, reload) {
+  await listing.need(listing.total);
+  const told = await api.send("POST", api.at(project, "samples", "split"), { ids: listing.items.map((one) => one.id), split });
+  toast(`${plural(told.samples, "image")} ${told.samples === 1 ? "is" : "are"} for ${split ?? "no split"}.`);
+  await reload();
 }
 
 async function folder(project, onAdded) {
