@@ -4,10 +4,11 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from terrazzo.errors import ProjectError, UnknownNameError
+from terrazzo.errors import ProjectError, TerrazzoError, UnknownNameError
 from terrazzo.labelling import jobs as room
 from terrazzo.labelling.events import WAITING, Events
 from terrazzo.labelling.jobs import Jobs
@@ -33,9 +34,13 @@ def heard() -> Heard:
 
 @pytest.fixture
 def jobs(heard: Heard) -> Iterator[Jobs]:
-    made = Jobs(heard)
+    made = Jobs(heard, told)
     yield made
     made.close()
+
+
+def told(error: TerrazzoError) -> dict[str, Any]:
+    return {"title": error.what, "detail": str(error)}
 
 
 def wait(says: Callable[[], bool]) -> None:
@@ -161,7 +166,7 @@ def test_jobs_that_are_over_are_forgotten_in_the_end(jobs: Jobs, monkeypatch: py
 
 
 def test_the_end_cancels_what_runs_and_waits_for_it(heard: Heard) -> None:
-    jobs = Jobs(heard)
+    jobs = Jobs(heard, told)
     running = threading.Event()
 
     def work(progress: Callable[..., None], is_cancelled: Callable[[], bool]) -> None:

@@ -489,3 +489,20 @@ def test_labelling_needs_no_torch(tmp_path: Path) -> None:
         [sys.executable, "-c", code, here, tmp_path], capture_output=True, text=True, timeout=120
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_what_an_image_says_beside_its_pixels_is_not_sent(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (50.0, 52.0, 47.9), 3: "E", 4: (4.0, 42.0, 1.2)})
+    (tmp_path / "photos").mkdir()
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    image.save(tmp_path / "photos" / "place.jpg", exif=exif, quality=95)
+    with open_project(tmp_path / "street.db") as project:
+        project.add_folder(tmp_path / "photos")
+        truth = project.read_image("photos/place.jpg")
+    with label_served(tmp_path) as client:
+        for what in ("image", "thumb"):
+            sent = Image.open(io.BytesIO(client.get(f"/samples/1/{what}").body))
+            assert not sent.getexif().get_ifd(0x8825), what
+        sent = Image.open(io.BytesIO(client.get("/samples/1/image").body))
+        assert (np.asarray(sent) == truth).all()

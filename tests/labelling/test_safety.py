@@ -5,6 +5,8 @@ G2 kills are in test_kills.py; the browser's half in browser/.
 
 import concurrent.futures
 import sqlite3
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 
 from labelled import make_project, scene, write_photograph
 from labelserved import Client, label_served
+from terrazzo.labelling.pictures import Pictures
 from terrazzo.project import open_project
 from terrazzo.project.leases import TTL
+from terrazzo.project.samples import Entry
 
 ROAD = [{"id": 1, "category_id": 1, "source": "manual", "attributes": {}}]
 
@@ -150,6 +154,32 @@ def test_a_tile_that_breaks_while_the_server_runs_is_seen(tmp_path: Path) -> Non
         assert client.get("/samples/1/tiles").status == 423
         assert client.get("/samples/1/label").json["is_read_only"]
         assert client.op(1, {(0, 0): tile(1)}, None, base=1).status == 423
+
+
+# -- nobody waits for others' pictures -------------------------------------------------------------------------------
+
+
+def test_strokes_do_not_stand_behind_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_go, begun = threading.Event(), []
+
+    def slowly(pictures: Pictures, one: Entry) -> tuple[bytes, str]:
+        begun.append(one.id)
+        assert may_go.wait(60)
+        return b"picture", "image/jpeg"
+
+    monkeypatch.setattr(Pictures, "thumb", slowly)
+    with label_served(tmp_path) as client, concurrent.futures.ThreadPoolExecutor(60) as pool:
+        asked = [pool.submit(client.get, f"/samples/{1 + number % 3}/thumb") for number in range(60)]
+        while not begun:
+            time.sleep(0.001)
+        try:
+            for seq in range(5):
+                begun_at = time.monotonic()
+                assert client.op(1, {(0, 0): tile(seq % 2)}, ROAD, base=seq, seq=seq).status == 200
+                assert time.monotonic() - begun_at < 3
+        finally:
+            may_go.set()
+        assert {one.result().body for one in asked} == {b"picture"} and len(begun) == 60
 
 
 # -- the image under a label ---------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from terrazzo.errors import TerrazzoError, unknown_name
 from terrazzo.labelling.events import Events
-from terrazzo.web.problems import busy, refusal_of
+from terrazzo.web.problems import busy
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 Work = Callable[[Callable[..., None], Callable[[], bool]], Any]
@@ -63,8 +63,9 @@ class Cancelled(Exception):
 class Jobs:
     """All jobs of a server."""
 
-    def __init__(self, events: Events) -> None:
-        self._events = events
+    def __init__(self, events: Events, told: Callable[[TerrazzoError], dict[str, Any]]) -> None:
+        """told: an error of ours as clients are told of it, plain JSON."""
+        self._events, self._told = events, told
         self._numbers = itertools.count(1)
         self._changed = threading.Condition()
         self._jobs: dict[str, Job] = {}
@@ -162,9 +163,7 @@ class Jobs:
         except Cancelled:
             job.state = "cancelled"
         except TerrazzoError as error:
-            refusal = refusal_of(error)
-            job.problem = {"title": refusal.what, "detail": str(error), "status": refusal.status}
-            job.state = "failed"
+            job.problem, job.state = self._told(error), "failed"
         except Exception:
             traceback.print_exc()
             job.problem = {"title": "The server failed.", "detail": "Its log says more.", "status": 500}

@@ -3,11 +3,11 @@
 Level 0 is the whole image, level k has half the width and height of level k-1, rounded up. A JPEG is decoded at the
 size that is asked for, so a first look at 12 megapixels takes a fifth of the time of the whole. What was made is kept
 in a folder beside the project, up to a number of bytes, under the hash of the image: nothing there is needed, and a
-changed image is another one. Images are only read, and never shown when they are not those that were labelled.
+changed image is another one. Images are only read, and never shown when they are not those that were labelled; what
+their files say beside the pixels is not sent.
 """
 
 import io
-import threading
 from typing import TYPE_CHECKING, Any
 
 from terrazzo.decoding import opened
@@ -15,6 +15,7 @@ from terrazzo.errors import UnreadableFileError
 from terrazzo.images import decode_image
 from terrazzo.labelling.kept import Kept
 from terrazzo.labelling.limits import Limits
+from terrazzo.metadata import without_metadata
 from terrazzo.project import Project
 from terrazzo.project.samples import Entry
 from terrazzo.web.problems import RefusalError
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 SMALLEST = 512  # pixels of the longer side: the last level is not larger
 THUMB = 256  # pixels of the longer side
 QUALITY, THUMB_QUALITY = 92, 80  # thumbnails are looked at from afar
-DECODERS = 2  # images decoded at a time
 PLAIN = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}  # what browsers show as it is
 PLAIN_HEADS = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF")
 TURNS: dict[int, tuple[str, ...]] = {  # Pillow's words for what makes an image upright, by EXIF's orientation
@@ -64,7 +64,6 @@ class Pictures:
     def __init__(self, project: Project, limits: Limits) -> None:
         self._project = project
         self._kept = Kept(project.path.with_suffix(".pictures"), limits.cache_bytes, ".jpg")
-        self._decoders = threading.BoundedSemaphore(DECODERS)
 
     def level(self, one: Entry, level: int) -> tuple[bytes, str]:
         """Return (bytes, media type) of a level of a sample's image; raises DataError where it is gone or changed."""
@@ -94,13 +93,12 @@ class Pictures:
         if kept is not None:
             return kept, "image/jpeg"
         data = self._project.samples.content(one)
-        with self._decoders:
-            plain = _as_it_is(data, one) if is_whole else None
-            if plain is not None:
-                return data, plain
-            file = io.BytesIO()
-            sampling = 2 if quality == THUMB_QUALITY else 0
-            _small(data, one, hw).save(file, "JPEG", quality=quality, subsampling=sampling)
+        plain = _as_it_is(data, one) if is_whole else None
+        if plain is not None:
+            return without_metadata(data, where=repr(one.name)), plain
+        file = io.BytesIO()
+        sampling = 2 if quality == THUMB_QUALITY else 0
+        _small(data, one, hw).save(file, "JPEG", quality=quality, subsampling=sampling)
         self._kept.put(key, file.getvalue())
         return file.getvalue(), "image/jpeg"
 

@@ -1,5 +1,6 @@
 """Routes of samples: the list, what is known of one, its image, its status, its lease, what is said of it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from terrazzo.labelling import drops, forms
 from terrazzo.labelling.bodies import Told
 from terrazzo.labelling.shelf import Shelf
 from terrazzo.project import orders
+from terrazzo.project.samples import Entry
 from terrazzo.web.problems import RefusalError
 
 REVIEWS = ("reviewed", "rejected")
@@ -112,14 +114,27 @@ def routes(shelf: Shelf) -> APIRouter:
         return JSONResponse({**forms.sample(project.listing.line(number)), "warnings": warnings})
 
     @api.get("/samples/{number}/image")
-    def image(request: Request, name: str, number: int, level: int = 0) -> Response:
-        one = shelf.project(name).samples.numbered(number)
-        return _picture(request, f"{one.sha256[:32]}-{level}", lambda: shelf.pictures(name).level(one, level))
+    async def image(request: Request, name: str, number: int, level: int = 0) -> Response:
+        return await picture(
+            request, name, number, f"level{level}", lambda one: shelf.pictures(name).level(one, level)
+        )
 
     @api.get("/samples/{number}/thumb")
-    def thumb(request: Request, name: str, number: int) -> Response:
-        one = shelf.project(name).samples.numbered(number)
-        return _picture(request, f"{one.sha256[:32]}-thumb", lambda: shelf.pictures(name).thumb(one))
+    async def thumb(request: Request, name: str, number: int) -> Response:
+        return await picture(request, name, number, "thumb", lambda one: shelf.pictures(name).thumb(one))
+
+    async def picture(
+        request: Request, name: str, number: int, what: str, make: Callable[[Entry], tuple[bytes, str]]
+    ) -> Response:
+        def work() -> Response:
+            one = shelf.project(name).samples.numbered(number)
+            headers = {"ETag": f'"{one.sha256[:32]}-{what}"', **CACHED}
+            if request.headers.get("if-none-match") == headers["ETag"]:
+                return Response(status_code=304, headers=headers)
+            data, media_type = make(one)
+            return Response(data, media_type=media_type, headers=headers)
+
+        return await asyncio.get_running_loop().run_in_executor(shelf.drawing, work)
 
     @api.api_route("/samples/{number}/lease", methods=["POST", "PUT"])
     def lease(
@@ -192,11 +207,3 @@ def routes(shelf: Shelf) -> APIRouter:
         return JSONResponse(forms.issue(made))
 
     return api
-
-
-def _picture(request: Request, tag: str, make: Callable[[], tuple[bytes, str]]) -> Response:
-    etag = f'"{tag}"'
-    if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers={"ETag": etag, **CACHED})
-    data, media_type = make()
-    return Response(data, media_type=media_type, headers={"ETag": etag, **CACHED})

@@ -6,6 +6,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from terrazzo.labelling.jobs import Jobs
 from terrazzo.labelling.limits import Limits
 from terrazzo.labelling.parcels import forget_parcels
 from terrazzo.labelling.pictures import Pictures
+from terrazzo.labelling.refusals import told, without_place
 from terrazzo.project import Project, open_project, schema
 from terrazzo.project.audit import note
 from terrazzo.web.bodies import Intake
-from terrazzo.web.problems import RefusalError
+from terrazzo.web.problems import RefusalError, parts
 
 NAME = re.compile(r"[^\W_][\w.-]{0,99}")  # of a project that is made here
 SUFFIX = ".db"
+DECODERS = 3  # images decoded at a time
 APPLICATION_AT = 68  # in the head of a SQLite file: https://www.sqlite.org/fileformat.html
 
 
@@ -40,7 +43,9 @@ class Shelf:
         self.limits = limits or Limits()
         self.intake = Intake(self.limits.held_bytes, self.limits.body_seconds)
         self.events = Events(self.limits.listeners)
-        self.jobs = Jobs(self.events)
+        self.jobs = Jobs(self.events, lambda error: parts(without_place(told(error), self.folder)))
+        self.drawing = ThreadPoolExecutor(DECODERS, "pictures")
+        """Threads that make pictures: strokes do not stand behind them in the line of all other requests."""
         self._lock = threading.RLock()
         self._open: dict[str, Project] = {}
         self._pictures: dict[str, Pictures] = {}
@@ -90,10 +95,10 @@ class Shelf:
     def said(self, *names: str, most: int | None = None) -> Any:
         """Return what FastAPI is to give a route: the JSON object of its request, with members of these names."""
 
-        async def told(request: Request) -> Told:
+        async def said(request: Request) -> Told:
             return Told.of(await self.body(request, most or self.limits.max_json_bytes), names)
 
-        return Depends(told)
+        return Depends(said)
 
     # -- projects --------------------------------------------------------------------------------------------------
 
@@ -172,6 +177,7 @@ class Shelf:
         """End jobs and listeners, and close the projects: their logs are worked into their files."""
         self.events.close()
         self.jobs.close()
+        self.drawing.shutdown(cancel_futures=True)
         with self._lock:
             self._open.clear()
             self._held.close()
