@@ -55,7 +55,7 @@ class ModelConfig:
     dropout: float = 0.1
     """Share of the head's channels dropped before the classifier while training."""
     drop_path: float = 0.1
-    """Stochastic depth at the last block while training, from 0 at the first; ResNets have none."""
+    """Stochastic depth at the last block while training, from 0 at the first; not in ResNets, U-Net, NearFar."""
 
 
 Builder = Callable[..., "nn.Module"]
