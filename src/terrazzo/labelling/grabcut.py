@@ -3,6 +3,11 @@
 GrabCut's time grows with the pixels: 0.5 s at 384 x 384 on one core, 2.4 s at twice that. So it sees the box and what
 surrounds it at 384 pixels a side at most, and what it decided is kept, except near its edge: there every pixel of the
 full image goes to the side whose colours nearby it is more like. The answer depends on the image and the prompt alone.
+
+Told no more than a box, GrabCut loses most things of a photograph: a dark car before dark trees shrinks to nothing. So
+the middle of the box is held to be the thing at first, then left free; should three quarters not be left of it, the
+first answer stands. Boxes around cars and people, mean IoU: 50 of CamVid's val split 0.27 -> 0.78, 87 of synthetic
+scenes 0.80 -> 0.82 (2026-11).
 """
 
 from typing import Any
@@ -16,7 +21,9 @@ from terrazzo.labelling.prompts import Box, Prompt, Proposal
 SIDE = 384  # pixels of the longer side of what GrabCut sees
 AROUND = 0.35  # of the box's sides: how much background is shown around it
 LEAST_AROUND = 12  # pixels
-ITERATIONS = 3  # a fourth changed no scene by 0.1 %
+ITERATIONS = 2  # with the middle held, and one without; more changed nothing
+CORE = 0.5  # of the box's ellipse, by area: its middle, held to be the thing at first
+LEFT = 0.75  # of the first answer; with less, leaving the middle free was a mistake
 POINT = 3  # pixels: radius of the disc that a point settles, as GrabCut sees it
 SPECK = 0.02  # pieces below this share of the largest are left out, unless a point lies in them
 NEARBY = 9  # pixels, as GrabCut sees them: whose colours an edge's pixel is compared with
@@ -43,23 +50,29 @@ def grabcut(image: NDArray[np.uint8], prompt: Prompt) -> Proposal:
     if not (trimap == cv2.GC_BGD).any():  # the box is the whole image: its rim is taken for background
         trimap[[0, -1]] = trimap[:, [0, -1]] = cv2.GC_BGD
         trimap[_discs(prompt.positive, part, trimap.shape)] = cv2.GC_FGD
+    core = _core(prompt, part, trimap.shape) & (trimap == cv2.GC_PR_FGD)
     cv2.setRNGSeed(0)  # the mixtures of colours begin with a throw of dice
-    found = _settled(cv2, small, trimap)
+    found = _settled(cv2, small, trimap, core)
     found = _tidy(cv2, found, prompt, part)
     if scale < 1:
         found = _refined(cv2, seen, small, found)
     return Proposal.of(found, "GrabCut", x=left, y=top)
 
 
-def _settled(cv2: Any, small: NDArray[np.uint8], trimap: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    inside = trimap == cv2.GC_PR_FGD
-    if not (inside | (trimap == cv2.GC_FGD)).any():
+def _settled(
+    cv2: Any, small: NDArray[np.uint8], trimap: NDArray[np.uint8], core: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    if not ((trimap == cv2.GC_PR_FGD) | (trimap == cv2.GC_FGD)).any():
         return np.zeros(trimap.shape, bool)
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
     models = np.zeros((1, 65)), np.zeros((1, 65))  # OpenCV keeps its mixtures there
-    cv2.grabCut(
-        cv2.cvtColor(small, cv2.COLOR_RGB2LAB), trimap, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK
-    )
-    return np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    trimap[core] = cv2.GC_FGD
+    cv2.grabCut(lab, trimap, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+    first = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    trimap[core] = cv2.GC_PR_FGD
+    cv2.grabCut(lab, trimap, None, *models, 1, cv2.GC_EVAL)
+    second = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    return second if second.sum() >= LEFT * first.sum() else first
 
 
 def _surrounded(box: Box, size_hw: tuple[int, ...]) -> Box:
@@ -79,6 +92,23 @@ def _trimap(prompt: Prompt, part: Box, shape: tuple[int, ...]) -> NDArray[np.uin
     trimap[_discs(prompt.positive, part, shape)] = cv2.GC_FGD
     trimap[_discs(prompt.negative, part, shape)] = cv2.GC_BGD
     return trimap
+
+
+def _core(prompt: Prompt, part: Box, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The middle of the box, but what is nearer to a point that is out than to one that is in (or the very middle)."""
+    assert prompt.box is not None
+    x0, y0, x1, y1 = prompt.box
+    rows = part[1] + (np.arange(shape[0])[:, None] + 0.5) * (part[3] - part[1]) / shape[0]
+    columns = part[0] + (np.arange(shape[1]) + 0.5) * (part[2] - part[0]) / shape[1]
+    middle = (x0 + x1) / 2, (y0 + y1) / 2
+    radii = ((rows - middle[1]) / (y1 - y0)) ** 2 + ((columns - middle[0]) / (x1 - x0)) ** 2
+    core: NDArray[np.bool_] = radii <= CORE / 4
+
+    def far(points: tuple[tuple[float, float], ...]) -> NDArray[np.float64]:
+        apart = [(columns - x) ** 2 + (rows - y) ** 2 for x, y in points]
+        return np.minimum.reduce(apart)
+
+    return core & (far(prompt.positive or (middle,)) < far(prompt.negative)) if prompt.negative else core
 
 
 def _slices(box: Box, part: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
