@@ -6,7 +6,7 @@ and what a release names is never removed. Nothing can change it; the file itsel
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ class Releases:
 
     def __init__(self, store: Store, tiles: Tiles, samples: Samples, project: str) -> None:
         self._store, self._tiles, self._samples, self._project = store, tiles, samples, project
-        self._briefs: dict[str, tuple[Any, ...]] = {}
+        self._briefs: dict[str, Brief] = {}
 
     def __iter__(self) -> Iterator[Release]:
         return iter(self.all())
@@ -172,12 +172,13 @@ class Releases:
             known = db.execute("SELECT id FROM releases ORDER BY rowid").fetchall()
             for (identity,) in known:
                 if identity not in self._briefs:  # a release does not change
-                    self._briefs[identity] = db.execute(
+                    row: tuple[str, str, str | None, str, str, int] = db.execute(
                         "SELECT id, name, parent, json_extract(CAST(manifest AS TEXT), '$.description'), at, "
                         "json_array_length(CAST(manifest AS TEXT), '$.samples') FROM releases WHERE id = ?",
                         (identity,),
                     ).fetchone()
-        return [Brief(*self._briefs[identity], withdrawn.get(identity)) for (identity,) in known]
+                    self._briefs[identity] = Brief(*row, None)
+        return [replace(self._briefs[one], withdrawal=withdrawn.get(one)) for (one,) in known]
 
     def create(self, name: str, *, description: str = "", author: str | None = None) -> Release:
         """Make the project as it stands a release, in one transaction; UsageError where the name is taken."""
