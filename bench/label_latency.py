@@ -105,6 +105,10 @@ OPEN = """async (number) => {
     for (;;) {
         await new Promise((resolve) => { setTimeout(resolve, 4); });
         const { editor } = window.terrazzo;
+        if (performance.now() - begun > 60000) {
+            const says = [...document.querySelectorAll(".toast, .failed")].map((one) => one.textContent);
+            throw new Error(`image ${number} does not open: ${editor?.sample.id} ${says}`);
+        }
         if (!editor || editor === before || editor.sample.id !== number) continue;
         const { shown: { image, label } } = editor.painter, { whole } = editor.marks;
         if (image && label && whole) return { preview: image - begun, label: label - begun, whole: whole - begun };
@@ -195,7 +199,8 @@ def measure(mortal: Mortal, server: Server, args: argparse.Namespace) -> dict[st
     following = []
     for number in [*range(2, args.images + 1), *range(args.images - 1, 0, -1)]:
         time.sleep(1.5)  # somebody looks at the image; its neighbours come
-        following.append(max(desk.page.evaluate(OPEN, number)[part] for part in ("preview", "label")))
+        one = desk.page.evaluate(OPEN, number)
+        following.append(max(one["preview"], one["label"]))
     frames = drawn["frames"][1:]
     return {
         "preview": statistics.median(one["preview"] for one in opened),

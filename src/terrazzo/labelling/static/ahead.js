@@ -1,12 +1,13 @@
-// Images that are likely next, fetched before anybody asks: their small picture and their label, packed as it came. What
-// the label is by then is asked again; the packed tiles are used if it is still the same.
+// Images that are likely next, fetched before anybody asks: their small picture and their label, unpacked while nobody
+// draws. What the label is by then is asked again; the tiles are used if it is still the same.
 
 import * as api from "./api.js";
-import { describe, packedTiles, place } from "./loading.js";
+import { describe, everyTile, place } from "./loading.js";
 import { fetchBitmap, previewOf } from "./pyramid.js";
 
 const MOST = 3; // images
-const found = new Map(); // "project/sample" -> promise of {preview, hash, packed}
+const LARGE = 16e6; // pixels: the label of a larger image is not kept in memory for later
+const found = new Map(); // "project/sample" -> promise of {preview, hash, tiles}
 
 export function lookAhead(project, ids) {
   for (const id of ids) {
@@ -31,8 +32,16 @@ async function fetchAhead(project, id) {
   const sample = await api.get(place(project, id));
   const preview = await fetchBitmap(project, id, previewOf(sample));
   const told = await describe(project, id);
-  if (told.problem) return { preview, hash: null, packed: null };
-  return { preview, hash: told.tree_hash, packed: told.revision === 0 ? null : await packedTiles(project, id, told) };
+  if (told.problem || told.revision === 0 || told.width * told.height > LARGE) return { preview, hash: null, tiles: null };
+  return { preview, hash: told.tree_hash, tiles: await everyTile(project, id, told, calm) };
+}
+
+// Until the page has nothing better to do.
+function calm() {
+  return new Promise((resolve) => {
+    if (globalThis.requestIdleCallback) requestIdleCallback(resolve, { timeout: 2000 });
+    else setTimeout(resolve, 50); // Safari
+  });
 }
 
 function forget(key) {

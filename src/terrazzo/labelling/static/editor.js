@@ -44,6 +44,7 @@ class Editor {
     this.painter = new Painter(stage, this.label, this.view, this.pyramid);
     this.painter.above = (context) => this.active.draw?.(this, context);
     this.undo = historyOf(project, sample.id);
+    this.undo.owner = this;
     this.undo.run = (step, isBack) => this.goBack(step, isBack);
     this.marks = { opened: performance.now(), whole: 0 }; // when it began, and when the whole image was there
     this.waiters = [];
@@ -73,7 +74,7 @@ class Editor {
     try {
       const told = await describe(this.project, this.sample.id);
       if (told.problem) throw new api.ApiError(423, told.problem);
-      await fill(this.label, this.project, this.sample.id, told, told.tree_hash === ahead?.hash ? ahead.packed : null);
+      await fill(this.label, this.project, this.sample.id, told, told.tree_hash === ahead?.hash ? ahead.tiles : null);
       this.lane.revision = told.revision;
       this.setReadOnly(told.is_read_only ? "this project can only be read" : null);
       await this.putLeft(told);
@@ -158,7 +159,7 @@ class Editor {
     this.active.cancel?.(this);
     this.active.deactivate?.(this);
     if (this.lane.host === this) this.lane.host = null;
-    this.undo.run = () => false;
+    if (this.undo.owner === this) this.undo.leave();
     for (const end of this.ends) end();
     this.pointer?.close();
     this.painter.close();

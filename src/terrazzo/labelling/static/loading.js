@@ -13,15 +13,23 @@ export function describe(project, sample, revision = null) {
   return api.get(place(project, sample, "label") + (revision === null ? "" : `?revision=${revision}`));
 }
 
-// The tiles of a revision, as they came: zlib of uint16 each.
-export async function packedTiles(project, sample, told) {
+// All tiles of a revision, or an error: a label is never half of one. before(): waited for before each is unpacked.
+export async function everyTile(project, sample, told, before = null) {
   const packed = blocks(await api.bytes(`${place(project, sample, "tiles")}?revision=${told.revision}`));
   if (packed.length !== told.tiles.length) throw new Error(`The label has ${packed.length} tiles instead of ${told.tiles.length}.`);
-  return packed;
+  const known = new Map(); // equal tiles are unpacked once; most of a label has nothing on it
+  for (const [index, hash] of told.tiles.entries()) {
+    if (known.has(hash)) continue;
+    const x = index % told.columns, y = Math.floor(index / told.columns);
+    const pixels = Math.min(told.tile, told.width - x * told.tile) * Math.min(told.tile, told.height - y * told.tile);
+    if (before) await before();
+    known.set(hash, inflateIds(packed[index], pixels));
+  }
+  return Promise.all(told.tiles.map((hash) => known.get(hash)));
 }
 
-// Fill `label` with a revision that `told` describes; packed: its tiles, where they are here already.
-export async function fill(label, project, sample, told, packed = null) {
+// Fill `label` with a revision that `told` describes; tiles: its own, where they are here already.
+export async function fill(label, project, sample, told, tiles = null) {
   if (told.width !== label.width || told.height !== label.height || told.tiles.length !== label.rows * label.columns) {
     throw new Error(`The label is ${told.width} x ${told.height} pixels, its image ${label.width} x ${label.height}.`);
   }
@@ -30,20 +38,9 @@ export async function fill(label, project, sample, told, packed = null) {
     label.counts.fill(0);
     label.counts[0] = label.ids.length;
   } else {
-    const tiles = await unpacked(label, told, packed ?? (await packedTiles(project, sample, told)));
-    for (const [index, pixels] of tiles.entries()) label.putTile(index, pixels);
+    for (const [index, pixels] of (tiles ?? (await everyTile(project, sample, told))).entries()) label.putTile(index, pixels);
   }
   label.setAnnotations(told.annotations);
-}
-
-// All tiles, or an error: a label is never half of one.
-function unpacked(label, told, packed) {
-  const known = new Map(); // equal tiles are unpacked once; most of a label has nothing on it
-  for (const [index, hash] of told.tiles.entries()) {
-    const { width, height } = label.box(index);
-    if (!known.has(hash)) known.set(hash, inflateIds(packed[index], width * height));
-  }
-  return Promise.all(told.tiles.map((hash) => known.get(hash)));
 }
 
 // The pixels of some tiles of a revision: Map(index -> pixels).

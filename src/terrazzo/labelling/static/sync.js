@@ -27,7 +27,18 @@ class Sync {
     this.where = `${project.root} ${project.name}`; // another project of this name, served here before, is another one
     this.lanes = new Map();
     this.noticed = () => {}; // (text): something a person should read
+    this.isWarned = false;
     addEventListener("online", () => this.retry());
+    addEventListener("beforeunload", (event) => {
+      if (this.waiting > 0 && (this.isWarned || !journal.isKept)) event.preventDefault(); // nobody else has it
+    });
+  }
+
+  // Tell, once, that this browser keeps nothing: a closed page then loses what is not at the server.
+  warn() {
+    if (this.journal.isKept || this.isWarned) return;
+    this.isWarned = true;
+    this.noticed("This browser keeps no journal (a private window?). What you draw is lost if the page closes before it is saved.");
   }
 
   lane(sample) {
@@ -44,7 +55,8 @@ class Sync {
     try {
       return await this.journal.append(operations);
     } catch (error) {
-      this.noticed(`This browser cannot keep what is drawn until it is saved: ${error.message}`);
+      if (!this.isWarned) this.noticed(`This browser cannot keep what is drawn until it is saved: ${error.message}`);
+      this.isWarned = true;
       return operations.map((one) => ({ ...one, client: this.journal.client, seq: Date.now() * 1000, order: -1 }));
     }
   }

@@ -18,7 +18,13 @@ export class Undo {
   constructor() {
     this.done = [];
     this.undone = [];
-    this.run = () => {}; // (change, isBack): what the editor does with a step
+    this.leave();
+  }
+
+  // Belong to no editor: nothing can be undone until one takes it. run(change, isBack) is what it does with a step.
+  leave() {
+    this.owner = null;
+    this.run = () => false;
   }
 
   get canUndo() { return this.done.length > 0; }
