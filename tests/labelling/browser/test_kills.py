@@ -252,9 +252,9 @@ def test_the_journal_of_another_image_with_the_same_number_is_not_drawn_on_this_
         store.put({{ ...one, image: "0".repeat(64) }});
         await new Promise((resolve) => {{ store.transaction.oncomplete = resolve; }});
     }}""")
+    desk.page.goto("about:blank")
     desk.page.unroute("**/ops")
-    desk.page.reload()
-    desk.ready(1)
+    desk.go(1)
     desk.page.wait_for_function("() => window.terrazzo.editor.sync.waiting === 0")
     assert np.array_equal(desk.server.mask(), scene())
     assert desk.server.label()["revision"] == 1
