@@ -25,14 +25,22 @@ def write_model(folder: Path, *, seed: int = 0, classes: Classes = SCENE_CLASSES
 
 
 def write_scene_project(
-    folder: Path, count: int = 4, *, size_hw: tuple[int, int] = HW, labelled: int = 0
+    folder: Path,
+    count: int = 4,
+    *,
+    size_hw: tuple[int, int] = HW,
+    labelled: int = 0,
+    things: tuple[str, ...] = (),
 ) -> Project:
-    """Make folder/street.db with scenes as photos/0000.png …; the first `labelled` have their true label."""
+    """Make folder/street.db with scenes as photos/0000.png …; the first `labelled` have their true label.
+
+    things: categories of many objects.
+    """
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     project = open_project(folder / "street.db")
     for name, color in zip(SCENE_CLASSES.names, SCENE_CLASSES.colors, strict=True):
         if labelled:
-            project.categories.add(name, color=color)
+            project.categories.add(name, color=color, has_instances=name in things)
     drawn = scenes(count, size_hw=size_hw)
     for number, sample in enumerate(drawn):
         Image.fromarray(sample.image).save(folder / "photos" / f"{number:04d}.png")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import terrazzo as tz
 from labelling.chromium import Desk, Server
@@ -33,7 +34,7 @@ def offered(number: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("loop")
-    project = write_scene_project(folder, 6, size_hw=HW, labelled=5)
+    project = write_scene_project(folder, 6, size_hw=HW, labelled=5, things=("person",))
     classes = list(zip(SCENE_CLASSES.names, SCENE_CLASSES.colors, strict=True))
     project.models.attach(HASH, name="blocks", path=str(folder / "blocks"), classes=classes)
     for number, one in enumerate(project.samples.all()):
@@ -109,6 +110,24 @@ def test_a_class_an_area_and_everything_are_taken_as_asked(desk: Desk, server: S
     assert (server.mask(5) == before).all()
 
 
+def test_every_area_of_things_is_an_object_of_its_own(desk: Desk, server: Server) -> None:
+    before = server.mask(5)
+    mask, _ = offered(4)
+    desk.page.keyboard.press("m")
+    desk.set("prelabel", reach="all", sure=0, unlabelled=True)
+    desk.click((70, 30))
+    desk.saved()
+    objects, told = server.objects(5), server.label(5)["annotations"]
+    things = [one["id"] for one in told if one["category_id"] == 7 and one["source"] == LABELSET]
+    takes = (before == 0) & (mask == 7)
+    labels, count = ndimage.label(takes)
+    assert len(things) == count > 2 and takes.sum() == np.isin(objects, things).sum()
+    assert all(len(np.unique(objects[labels == number])) == 1 for number in range(1, count + 1))
+    assert sum(one["category_id"] == 1 for one in told) == 1, "stuff is one object"
+    desk.page.keyboard.press("Control+z")
+    desk.saved()
+
+
 def test_protection_and_locks_hold_for_what_a_model_says(desk: Desk, server: Server) -> None:
     before = server.mask(5)
     mask, _ = offered(4)
@@ -159,8 +178,6 @@ def test_the_page_tells_what_the_model_says_under_the_pointer_and_in_its_tab(
 
 
 def test_areas_are_those_of_another_implementation(desk: Desk) -> None:
-    from scipy import ndimage
-
     codes = np.random.default_rng(7).integers(0, 4, (37, 53)).repeat(2, axis=1)[:, :80]
     found = desk.page.evaluate(
         """async ([codes, width, height]) => {

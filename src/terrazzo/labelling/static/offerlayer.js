@@ -15,11 +15,14 @@ export class OfferLayer {
     this.canvas.setAttribute("aria-hidden", "true");
     Object.assign(this.canvas.style, { position: "absolute", left: 0, top: 0, pointerEvents: "none" });
     editor.painter.top.before(this.canvas);
-    this.before = editor.view.changed;
-    editor.view.changed = () => {
-      this.before();
+    const before = editor.view.changed;
+    const changed = () => {
+      before();
       this.redraw();
     };
+    editor.view.changed = changed;
+    this.isClosed = false;
+    this.unchain = () => { if (editor.view.changed === changed) editor.view.changed = before; };
   }
 
   show(mode, wanted = null) {
@@ -29,7 +32,7 @@ export class OfferLayer {
   }
 
   redraw() {
-    if (this.frame === 0) this.frame = requestAnimationFrame(() => this.draw());
+    if (this.frame === 0 && !this.isClosed) this.frame = requestAnimationFrame(() => this.draw());
   }
 
   draw() {
@@ -66,6 +69,8 @@ export class OfferLayer {
 
   close() {
     cancelAnimationFrame(this.frame);
+    this.isClosed = true;
+    this.unchain();
     this.canvas.remove();
     this.canvas.width = this.canvas.height = 0;
     this.mode = null;

@@ -10,6 +10,8 @@ import { categoryOf, change, state, watch } from "../state.js";
 import { accept, accepting, areaAt } from "../tools/prelabel.js";
 import { toNext } from "../uncertain.js";
 
+const CALM = 150; // ms
+
 const KEYS = [
   ["next-uncertain", "KeyN", "Next uncertain place", "View", () => toNext("uncertain").catch(tell)],
   ["next-unlabelled", "Shift+KeyN", "Next unlabelled place", "View", () => toNext("unlabelled").catch(tell)],
@@ -45,7 +47,9 @@ export function offerPanel(project) {
     dropOffer();
     contradictions.replaceChildren();
     if (!editor || !sample) return;
-    const offers = await offersOf(project, sample.id);
+    if (state.project?.models?.length) await new Promise((resolve) => { setTimeout(resolve, CALM); }); // the image and the label come first
+    if (mine !== turn) return;
+    const offers = state.project?.models?.length ? await offersOf(project, sample.id) : [];
     if (mine !== turn) return;
     models.replaceChildren(...offers.map((one) => el("option", { value: one.labelset }, one.name)));
     room.hidden = offers.length === 0;

@@ -8,6 +8,7 @@ import { OfferLayer } from "../offerlayer.js";
 import { state, watch } from "../state.js";
 
 const NAME = "prelabel";
+const SPECK = 16; // pixels: smaller areas of things are one object together
 let layer = null;
 let at = null;
 let unwatch = null;
@@ -26,7 +27,7 @@ export function accepting(editor, { sure = editor.option(NAME, "sure"), isOnlyUn
   };
 }
 
-// Accept what `take(i)` says, one stroke; a class of things gets an object for each area. Returns how many pixels changed.
+// Accept what `take(i)` says, one stroke; a class of things gets an object for each area that is no speck. Returns how many pixels changed.
 export function accept(editor, take) {
   const { offer } = state, { label } = editor;
   if (!offer) return 0;
@@ -34,13 +35,14 @@ export function accept(editor, take) {
   if (found.length === 0) return 0;
   const before = label.counts.slice(), { current } = label;
   if (editor.begin(NAME, { erase: true }) === null) return 0; // no category of one's own is asked for
-  const source = `model:${offer.hash}`, stuff = new Map();
-  for (const { code, runs } of found) {
+  const source = `model:${offer.hash}`, shared = new Map();
+  for (const { code, size, runs } of found) {
     if (state.locked.has(code)) continue;
-    let id = stuff.get(code);
+    const isOwn = label.things.has(code) && size >= SPECK;
+    let id = isOwn ? undefined : shared.get(code);
     if (id === undefined) {
       id = label.objectFor(code, source, { fresh: true });
-      if (!label.things.has(code)) stuff.set(code, id);
+      if (!isOwn) shared.set(code, id);
     }
     for (let i = 0; i < runs.length; i += 3) label.run(runs[i], runs[i + 1], runs[i + 2], id);
   }
