@@ -19,10 +19,9 @@ export class Decisions {
   submit() {
     return this.once(async () => {
       if (!this.mayChange()) return;
-      const warnings = state.editor ? looked(state.editor.label) : [];
       const told = await this.decide("labelled");
-      const all = told.warnings ?? warnings; // the server looks at more
-      if (all.length) toast(`${told.name} is submitted. Worth a look: ${all.join("; ")}.`, "warn", { seconds: 9 });
+      const { warnings = [] } = told;
+      if (warnings.length) toast(`${told.name} is submitted. Worth a look: ${warnings.join("; ")}.`, "warn", { seconds: 9 });
       await this.next(OPEN, "Every image of this list is done.");
     });
   }

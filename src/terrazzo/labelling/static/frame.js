@@ -55,6 +55,7 @@ class Frame {
     this.session = null;
     this.turn = 0;
     this.closers = [];
+    this.timers = new Map();
     this.listing = this.listed(filterOf(project));
     this.decisions = new Decisions(project, () => this.listing, {
       open: (id, why) => {
@@ -191,9 +192,19 @@ class Frame {
     });
   }
 
+  // Show other images: the one that is open stays, if it is among them.
   async filter(patch) {
     const filter = { ...this.listing.filter, ...patch };
     keepFilter(this.project, filter);
+    await this.relist(filter);
+    if (this.listing.total === 0) toast("No image fits this.", "warn", { seconds: 5 });
+    else if ((await this.listing.find(state.sample?.id)) < 0) go(this.project, this.listing.items[0].id);
+    this.film.refresh();
+    this.top.showPosition();
+  }
+
+  // Fetch the list anew; whoever draws stays where they are.
+  async relist(filter = this.listing.filter) {
     this.listing.close();
     this.listing = this.listed(filter);
     this.film.close();
@@ -201,10 +212,8 @@ class Frame {
     film.element.hidden = this.film.element.hidden;
     this.film.element.replaceWith(film.element);
     this.film = film;
-    await this.listing.need(1);
-    if (this.listing.total === 0) toast("No image fits this.", "warn", { seconds: 5 });
-    else if ((await this.listing.find(state.sample?.id)) < 0) go(this.project, this.listing.items[0].id);
-    this.film.refresh();
+    await this.listing.find(state.sample?.id);
+    film.refresh();
     this.top.showPosition();
   }
 
@@ -263,15 +272,26 @@ class Frame {
     if (["categories", "model", "release"].includes(event.kind) || event.kind === "reconnected") know(await api.get(api.at(this.project)));
     if (event.kind === "lease" && isHere) await this.session?.heard(event);
     if (event.kind === "issue" && isHere) await this.issues.load();
-    if (event.kind === "samples") this.filter({});
+    if (event.kind === "samples") this.later("list", 500, () => this.relist());
     if (["samples", "model", "job"].includes(event.kind)) this.offers.heard(event);
     if (event.kind === "reconnected" && this.session?.lease.isMine) await this.session.lease.renew();
-    if (["status", "revision", "lease", "issue"].includes(event.kind) && this.listing.indexOf(event.sample) >= 0) await this.look(event.sample);
-    if (event.kind === "revision" && isHere && event.client !== state.client && !this.session?.lease.isMine) await state.editor?.reload();
+    if (["status", "revision", "lease", "issue"].includes(event.kind)) this.later(`sample ${event.sample}`, 150, () => this.look(event.sample));
+    const isOthers = event.kind === "revision" && isHere && event.client !== state.client;
+    if (isOthers || event.kind === "categories") await state.editor?.reload(); // merged classes change labels
   }
 
-  // Ask what is new of a sample.
+  // Do something soon, and once, however often it is asked for meanwhile.
+  later(what, milliseconds, run) {
+    clearTimeout(this.timers.get(what));
+    this.timers.set(what, setTimeout(() => {
+      this.timers.delete(what);
+      Promise.resolve(run()).catch(() => {}); // a server that is away is told of by the badge
+    }, milliseconds));
+  }
+
+  // Ask what is new of a sample, if it is shown.
   async look(id) {
+    if (state.sample?.id !== id && this.listing.indexOf(id) < 0) return;
     const told = await api.get(`${api.at(this.project, "samples", id)}?client=${encodeURIComponent(state.client)}`);
     const index = this.listing.update(told);
     if (index >= 0) this.film.update(index);
@@ -281,6 +301,7 @@ class Frame {
   async close() {
     this.turn += 1;
     for (const end of this.closers) end();
+    for (const timer of this.timers.values()) clearTimeout(timer);
     this.unbindTools?.forEach((end) => end());
     for (const part of [this.crosshair, this.top, this.side, this.film, this.bottom, this.rail, this.options]) part?.close();
     this.listing.close();

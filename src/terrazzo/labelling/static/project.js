@@ -8,6 +8,7 @@ import { masthead } from "./masthead.js";
 import { activityPanel } from "./panels/activity.js";
 import { categoriesPanel } from "./panels/categories.js";
 import { imagesPanel } from "./panels/images.js";
+import { modelPanel } from "./panels/model.js";
 import { releasesPanel } from "./panels/releases.js";
 import { go } from "./routes.js";
 import { change, may, state, watch } from "./state.js";
@@ -25,7 +26,7 @@ export async function open(root, project) {
   };
   const images = imagesPanel(project);
   const activity = may("reviewer") ? activityPanel(project) : null; // the log is for them
-  const model = await modelPanel(project, soon);
+  const model = modelPanel(project, soon);
   const panels = [categoriesPanel(project, soon), releasesPanel(project, soon), model, activity].filter(Boolean);
   const live = []; // what ends the parts that follow the project
   const progress = progressBar(images);
@@ -124,14 +125,4 @@ async function start(project) {
   toast("Nothing is left to do. The first image is opened.");
   const { items } = await api.get(`${api.at(project, "samples")}?limit=1`);
   if (items.length) go(project, items[0].id);
-}
-
-// What models say of this project: a room of its own, built by those who train.
-async function modelPanel(project, refresh) {
-  try {
-    const { modelPanel: build } = await import("./panels/model.js");
-    return build ? build(project, refresh) : null;
-  } catch {
-    return null; // a build without models
-  }
 }
