@@ -1,15 +1,17 @@
 """The labelling page and its server: `terrazzo label PROJECT_OR_FOLDER`.
 
     limits.py     what one client may ask of the machine
-    access.py     people, roles, tokens; the gate through which every request passes
-    bodies.py     requests' bodies, read within limits and taken apart without trust
+    access.py     people, roles, tokens; the gate through which every request passes; people.py: where tokens are kept
+    bodies.py     requests' bodies, taken apart without trust
     shelf.py      the projects in one folder, and what their requests share
     opening.py    what a path on the command line means: a project, a folder of projects, a folder of images
     pictures.py   images as browsers show them; thumbnails
     drops.py      images that come in through the page
     arrival.py    operations, from base64 to arrays
+    parcels.py    releases as one file to take away
     jobs.py       work in the background; events.py: pages are told of changes
     forms.py      what the page is told, as plain JSON; refusals.py: errors, likewise
+    assist.py     superpixels (slic.py, merging.py), masks of boxes (grabcut.py, sam.py), scissors.py; kept.py: a cache
     training.py   train on this, in a process of its own; scores.py: what more labels might be worth
     tools.py      which tools are ready on this machine
     app.py        the application; *_routes.py its routes, by subject
