@@ -77,6 +77,49 @@ def evaluate_memory(result: dict[str, Any]) -> Iterator[Row]:
     )
 
 
+def step_gpu(result: dict[str, Any]) -> Iterator[Row]:
+    """Training on a GPU."""
+    height, width = result["size_hw"]
+    for one in result["results"]:
+        rates, memory = one["images_per_second"], one["memory_mib"]
+        what = (
+            f"Training on a GPU, SegFormer-{one['model'].upper()}, {result['batch']} x {height}x{width}, "
+            f"{result['classes']} classes, {result['precision']}"
+        )
+        peers = [name for name in rates if name != "terrazzo"]
+        beside = "; ".join(
+            f"{rates[name]:,.0f} images/s, {memory[name] / 1024:.1f} GiB: {name} "
+            f"({rates['terrazzo'] / rates[name]:.1f}x)"
+            for name in peers
+        )
+        ours = f"{rates['terrazzo']:,.0f} images/s, {memory['terrazzo'] / 1024:.1f} GiB"
+        yield what, ours, beside, result["device"]
+
+
+def predict_gpu(result: dict[str, Any]) -> Iterator[Row]:
+    """One image that is decoded already, to its mask, on a GPU."""
+    height, width = result["image_hw"]
+    for one in result["results"]:
+        theirs = one["ms"]["transformers"]
+        ours = one["ms"]["terrazzo, f32"]
+        what = (
+            f"A decoded {width}x{height} image to its mask on a GPU, SegFormer-B0 at 512x512, f32, "
+            f"{one['classes']} classes"
+        )
+        beside = f"{theirs:.1f} ms: the Hugging Face walk-through's code ({theirs / ours:.1f}x)"
+        yield what, f"{ours:.1f} ms", beside, result["device"]
+
+
+def kernels_gpu(result: dict[str, Any]) -> Iterator[Row]:
+    """Kernels on a GPU."""
+    for one in result["results"]:
+        beside = "; ".join(
+            f"{ms:.2f} ms, {one['peer_mib'][name]:,} MiB: {name} ({ms / one['ms']:.1f}x)"
+            for name, ms in one["peers_ms"].items()
+        )
+        yield f"On a GPU: {one['what']}", f"{one['ms']:.2f} ms, {one['mib']:,} MiB", beside, result["device"]
+
+
 def metrics(result: dict[str, Any]) -> Iterator[Row]:
     """Confusion counts."""
     for one in result["results"]:
@@ -193,8 +236,11 @@ def importing(result: dict[str, Any]) -> Iterator[Row]:
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "quality": quality,
     "step": step,
+    "step_gpu": step_gpu,
+    "kernels_gpu": kernels_gpu,
     "pspnet": pspnet,
     "predict": predict,
+    "predict_gpu": predict_gpu,
     "predict_folder": predict_folder,
     "serve": serve,
     "serve-soak": soak,

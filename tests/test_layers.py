@@ -102,6 +102,7 @@ BESIDE = {  # pages of a larger room
     "asking": "training",
     "preparation": "training",
     "planning": "training",
+    "recorded": "training",
     "filming": "predicting",
     "proof": "exporting",
     "quantising": "exporting",

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from terrazzo.meter import Meter, Reading
+from terrazzo.meter import Meter, Reading, hits
 from terrazzo.processes import Processes, joined
 
 
@@ -26,15 +26,15 @@ def test_accuracy_is_that_of_the_pixels_at_the_centres_of_the_logits(alone: Proc
     mask = torch.full((1, 6, 6), 2)
     mask[0, 1, 1], mask[0, 1, 4], mask[0, 4, 1], mask[0, 4, 4] = 0, 1, 255, 0  # right, right, ignored, wrong
     meter = Meter()
-    meter.see(logits, mask, ignore=255)
+    meter.see(hits(logits, mask, ignore=255))
     assert read(meter, alone).accuracy == pytest.approx(2 / 3)
 
 
 def test_accuracy_pools_the_pixels_of_all_micro_batches(alone: Processes) -> None:
     meter = Meter()
     sky = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    meter.see(sky.expand(1, 2, 1, 1), torch.zeros(1, 4, 4, dtype=torch.long), ignore=255)  # 1 of 1
-    meter.see(sky.expand(1, 2, 1, 3), torch.ones(1, 4, 12, dtype=torch.long), ignore=255)  # 0 of 3
+    meter.see(hits(sky.expand(1, 2, 1, 1), torch.zeros(1, 4, 4, dtype=torch.long), ignore=255))  # 1 of 1
+    meter.see(hits(sky.expand(1, 2, 1, 3), torch.ones(1, 4, 12, dtype=torch.long), ignore=255))  # 0 of 3
     assert read(meter, alone).accuracy == 0.25
     assert math.isnan(read(meter, alone).accuracy)  # begun anew
 
@@ -42,7 +42,7 @@ def test_accuracy_pools_the_pixels_of_all_micro_batches(alone: Processes) -> Non
 def test_looking_leaves_the_gradient_alone() -> None:
     logits = torch.zeros(1, 2, 2, 2, requires_grad=True)
     meter = Meter()
-    meter.see(logits, torch.zeros(1, 8, 8, dtype=torch.long), ignore=255)
+    meter.see(hits(logits, torch.zeros(1, 8, 8, dtype=torch.long), ignore=255))
     assert logits.grad is None
     (logits * 3).sum().backward()
     assert (logits.grad == 3).all()

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from terrazzo.devices import Precision, autocast
 from terrazzo.errors import TerrazzoError
@@ -83,11 +83,13 @@ class TorchBackend:
 
     def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
         """Return logits (B, K, h, w) float32 on the CPU."""
-        image = torch.from_numpy(image_BCHW).to(self.device)
+        return self.there(torch.from_numpy(image_BCHW)).cpu().contiguous().numpy()
+
+    def there(self, image_BCHW: Tensor) -> Tensor:
+        """Return logits (B, K, h, w) float32 on the device, for images that lie anywhere."""
         try:
             with self._evaluating(), torch.no_grad(), autocast(self.precision, self.device):
-                logits = as_output(self.network(image)).logits
-            return logits.float().cpu().contiguous().numpy()
+                return as_output(self.network(image_BCHW.to(self.device))).logits.float()
         except torch.OutOfMemoryError as error:
             batch, _, height, width = image_BCHW.shape
             raise TerrazzoError(

@@ -16,6 +16,7 @@ from terrazzo.data.loader import Loader, cores, default_threads
 from terrazzo.data.transforms import resized_hw
 from terrazzo.devices import autocast, choose_precision
 from terrazzo.errors import MemoryShortageError, NonFiniteLossError, TerrazzoError, TrainingError
+from terrazzo.kernels.resize_cross_entropy import refuse_wrong_ids
 from terrazzo.meter import Meter, Reading
 from terrazzo.nn.outputs import as_output
 from terrazzo.optim import Schedule
@@ -37,7 +38,8 @@ def stop_if_not_finite(
     """Raise NonFiniteLossError if a loss since the last call was NaN or infinite; every process raises together.
 
     Names the step (within the interval of steps that were looked at together), its images, the learning rate,
-    the loss parts and the first layer whose result is not finite.
+    the loss parts and the first layer whose result is not finite. Raises MaskValueError instead where this process's
+    masks of that step hold ids outside the classes.
     """
     every = meter.num_unchecked
     bad = meter.first_bad_step(processes)
@@ -45,6 +47,8 @@ def stop_if_not_finite(
         return
     step, losses = bad
     network = job.network
+    for _, mask_BHW in loader.micro_batches(step):  # on a GPU ids outside the classes are seen no sooner
+        refuse_wrong_ids(mask_BHW, len(job.data.classes), job.data.classes.ignore)
 
     def forward() -> None:
         for image_BCHW, _ in loader.micro_batches(step):

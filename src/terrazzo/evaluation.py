@@ -48,7 +48,7 @@ Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 class Loss(Protocol):
     """A loss as training has it: terms that are sums over pixels, divided by `weight`."""
 
-    def __call__(self, output: Output, mask_BHW: Tensor, *, weight: float) -> Mapping[str, Tensor]:
+    def __call__(self, output: Output, mask_BHW: Tensor, *, weight: Tensor | float) -> Mapping[str, Tensor]:
         """Return the named terms, scalars, for logits (B, K, h, w) and class ids (B, H, W)."""
 
     def pixel_weight(self, mask_BHW: Tensor, /) -> float:
@@ -163,15 +163,18 @@ def measure(
     chosen = _share(_spread(len(split), limit), rank, world)
     tally = Tally(split.classes, loss, metrics or {})
     started = time.monotonic()
-    samples = ahead(split.__getitem__, chosen, depth=2 * predictor.eval.batch_size)
+    more = predictor.more_readers
+    depth = 2 * predictor.eval.batch_size + more
+    samples = ahead(split.__getitem__, chosen, depth=depth, threads=1 + more)
     watched = track(samples, total=len(chosen), what="evaluate", quiet=quiet)
     for batch in batches(watched, lambda sample: predictor.eye.sees(sample.image), predictor.eval.batch_size):
         for sample, bands in zip(batch, predictor.eye.bands([sample.image for sample in batch]), strict=True):
             assert sample.mask is not None, "the split has masks"
-            pred, _ = predictor.assemble(tally.seen(_in_order(bands, order), sample.mask), sample.mask.shape)
+            seen = tally.seen(_in_order(bands, order), sample.mask)
+            pred, _ = predictor.assemble_there(seen, sample.mask.shape)
             tally.add(sample, pred)
             if show is not None:
-                masks = {"truth": sample.mask, "prediction": pred}
+                masks = {"truth": sample.mask, "prediction": _here(pred)}
                 show(sample.name, rendering.beside(sample.image, masks, split.classes))
     tally.reduce(reduce)
     return Report(
@@ -252,14 +255,15 @@ class Tally:
         for band in bands:
             if self.loss is not None:
                 target = torch.from_numpy(mask[None, band.rows].astype(np.int64))
+                logits = torch.as_tensor(band.logits)[None]
                 with torch.no_grad():
-                    terms = self.loss(Output(torch.from_numpy(band.logits[None])), target, weight=1.0)
+                    terms = self.loss(Output(logits), target.to(logits.device), weight=1.0)
                 self.loss_sum += sum(float(term) for term in terms.values())
                 self.loss_weight += float(self.loss.pixel_weight(target))
             yield band
 
-    def add(self, sample: Sample, pred: NDArray[Any]) -> None:
-        """Count one image."""
+    def add(self, sample: Sample, pred: "NDArray[Any] | Tensor") -> None:
+        """Count one image, where its prediction lies."""
         assert sample.mask is not None
         one = ConfusionMatrix(len(self.classes), self.classes.ignore).update(pred, sample.mask)
         self.matrix = self.matrix + one
@@ -268,7 +272,7 @@ class Tally:
             keep = heapq.heappush if len(self.lowest) < WORST else heapq.heappushpop
             keep(self.lowest, (-one.miou, sample.name))
         for row, (name, metric) in zip(self.totals, self.own.items(), strict=True):
-            value = _number(metric(pred, sample.mask), name)
+            value = _number(metric(_here(pred), sample.mask), name)
             if not np.isnan(value):
                 row += (value, 1)
 
@@ -375,7 +379,16 @@ def _share(places: list[int], rank: int, world: int) -> list[int]:
 
 
 def _in_order(bands: Iterable[Band], order: NDArray[np.intp] | None) -> Iterable[Band]:
-    return bands if order is None else (Band(band.rows, band.logits[order]) for band in bands)
+    if order is None:
+        return bands
+    return (
+        Band(band.rows, band.logits[order if isinstance(band.logits, np.ndarray) else order.tolist()])
+        for band in bands
+    )
+
+
+def _here(mask: "NDArray[Any] | Tensor") -> NDArray[Any]:
+    return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
 
 
 def _settings(predictor: Predictor, limit: int | None) -> dict[str, Any]:

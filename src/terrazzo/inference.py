@@ -22,7 +22,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from terrazzo.backends import Backend, TorchBackend
 from terrazzo.classes import Classes, Mask, Remap
@@ -54,6 +54,7 @@ Image = NDArray[Any]
 T = TypeVar("T")
 R = TypeVar("R")
 
+MOST_READERS = 8  # beyond, threads wait for each other's turn in the interpreter
 RECIPE = "recipe.json"  # what makes a folder a run
 
 
@@ -112,6 +113,11 @@ class Predictor:
         """How many passes beside each other give the most images a second: on a CPU one a thread, up to MOST_PASSES."""
         is_on_cpu = self.eye.backend.device.type == "cpu"
         return min(default_threads(), MOST_PASSES) if is_on_cpu else 1
+
+    @property
+    def more_readers(self) -> int:
+        """How many threads more read images ahead where a GPU would wait for them; none on a CPU."""
+        return 0 if self.eye.backend.device.type == "cpu" else min(MOST_READERS, default_threads())
 
     @property
     def data(self) -> DataConfig:
@@ -173,7 +179,9 @@ class Predictor:
                 return image, error
 
         def readable() -> Iterator[Named]:
-            for result in ahead(read, enumerate(images), depth=2 * passes * self.eval.batch_size, threads=2):
+            more = self.more_readers
+            depth = 2 * passes * self.eval.batch_size + more
+            for result in ahead(read, enumerate(images), depth=depth, threads=2 + more):
                 if isinstance(result, Named):
                     yield result
                 elif on_error is None:
@@ -240,6 +248,17 @@ class Predictor:
         self, bands: Iterable[Band], size_hw: tuple[int, ...], *, confidence: bool = False
     ) -> tuple[Mask, NDArray[np.uint8] | None]:
         """Return the mask (H, W), and the confidence if asked for, of an image's bands: resize and argmax of each."""
+        mask, sure = self.assemble_there(bands, size_hw, confidence=confidence)
+        if isinstance(mask, np.ndarray):
+            assert not isinstance(sure, Tensor)
+            return mask, sure
+        there = None if sure is None else torch.as_tensor(sure).cpu().numpy()
+        return mask.cpu().numpy().astype(self.classes.mask_dtype, copy=False), there
+
+    def assemble_there(
+        self, bands: Iterable[Band], size_hw: tuple[int, ...], *, confidence: bool = False
+    ) -> tuple[Mask | Tensor, NDArray[np.uint8] | Tensor | None]:
+        """The same, as tensors on the GPU where the logits of the whole image lie there."""
         height, width = size_hw
         mask = np.empty((height, width), self.classes.mask_dtype)
         sure = np.empty((height, width) if confidence else (0, 0), np.uint8)

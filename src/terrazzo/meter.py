@@ -43,6 +43,21 @@ class Reading:
         )
 
 
+def hits(logits_BKhw: Tensor, mask_BHW: Tensor, *, ignore: int) -> Tensor:
+    """Count what a micro-batch got right, and how many pixels were looked at; (2,) int64 on its device.
+
+    The argmax of its logits, before they are resized, beside the mask's pixel at the centre of each of theirs: a 16th
+    of the pixels at stride 4, a 64th at stride 8.
+    """
+    h, w = logits_BKhw.shape[-2:]
+    down = torch.arange(h, device=mask_BHW.device) * 2 + 1  # centres, in halves of a pixel of the logits
+    across = torch.arange(w, device=mask_BHW.device) * 2 + 1
+    mask = mask_BHW[:, (down * mask_BHW.shape[1] // (2 * h))[:, None], across * mask_BHW.shape[2] // (2 * w)]
+    pred = logits_BKhw.detach().argmax(1)
+    counted = mask != ignore
+    return torch.stack([((pred == mask) & counted).sum(), counted.sum()])
+
+
 class Meter:
     """Adds up losses, hits and times step by step."""
 
@@ -62,18 +77,9 @@ class Meter:
         self._unchecked.append((step, held))
         self._waited += waited
 
-    def see(self, logits_BKhw: Tensor, mask_BHW: Tensor, *, ignore: int) -> None:
-        """Count what a micro-batch got right: the argmax of its logits, before they are resized, beside the mask's
-        pixel at the centre of each of theirs: a 16th of the pixels at stride 4, a 64th at stride 8."""
-        h, w = logits_BKhw.shape[-2:]
-        down = torch.arange(h, device=mask_BHW.device) * 2 + 1  # centres, in halves of a pixel of the logits
-        across = torch.arange(w, device=mask_BHW.device) * 2 + 1
-        mask = mask_BHW[
-            :, (down * mask_BHW.shape[1] // (2 * h))[:, None], across * mask_BHW.shape[2] // (2 * w)
-        ]
-        pred = logits_BKhw.detach().argmax(1)
-        counted = mask != ignore
-        self._hits.append(torch.stack([((pred == mask) & counted).sum(), counted.sum()]))
+    def see(self, right: Tensor) -> None:
+        """Note the `hits` of a micro-batch."""
+        self._hits.append(right)
 
     @property
     def num_unchecked(self) -> int:

@@ -102,6 +102,7 @@ class Job:
             world=processes.world,
             pixel_weight=self.loss.pixel_weight,
             on_unreadable=recipe.data.on_unreadable,
+            for_gpu=processes.device.type == "cuda",
         )
 
     def _cache_key(self) -> str:

@@ -76,6 +76,8 @@ class TrainConfig:
     """fsdp: each process holds its part of weights, gradients and optimiser state, for networks that do not fit."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of holding them: slower, less memory."""
+    cuda_graph: bool = True
+    """On one GPU, where crops have one size: record a micro-batch once and replay it, instead of launching kernels."""
     pictures: int = 4
     """Validation samples drawn each time as image | truth | prediction."""
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)

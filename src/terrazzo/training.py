@@ -21,7 +21,7 @@ from terrazzo.data import Dataset
 from terrazzo.devices import autocast, choose_precision, loss_scaler, sent
 from terrazzo.ema import MovingAverage
 from terrazzo.keeping import Keeper
-from terrazzo.meter import Meter
+from terrazzo.meter import Meter, hits
 from terrazzo.nn.outputs import as_output
 from terrazzo.nn.sync_batch_norm import synchronise
 from terrazzo.optim import build_optimizer, build_schedule
@@ -29,6 +29,7 @@ from terrazzo.preparation import Job, prepare
 from terrazzo.processes import Processes, joined
 from terrazzo.progress import Progress
 from terrazzo.recipe import Recipe
+from terrazzo.recorded import Parts, Pass, Recorded, can_record
 from terrazzo.run import Run
 from terrazzo.stopping import StopSignals
 
@@ -89,6 +90,25 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
     loader = job.loader(processes)
     keeper = Keeper(job, processes, model, optimizer, schedule, scaler, average, step=start)
     meter = Meter()
+
+    def forward_backward(
+        image_BCHW: Tensor, mask_BHW: Tensor, weight: Tensor | float
+    ) -> tuple[Parts, Tensor]:
+        """One micro-batch: its losses, and what it got right."""
+        with autocast(precision, device):
+            output = as_output(model(sent(image_BCHW, device)))
+        mask_BHW = sent(mask_BHW, device)
+        parts = job.loss(output, mask_BHW, weight=weight)
+        total = torch.stack(list(parts.values())).sum()
+        scaler.scale(total * processes.world).backward()  # the exchange takes a mean
+        right = hits(output.logits, mask_BHW, ignore=job.data.classes.ignore)
+        return {name: part.detach() for name, part in parts.items()}, right
+
+    one_pass: Pass = forward_backward
+    if can_record(job, processes):
+        one_pass = Recorded(
+            forward_backward, network.parameters(), device, micro_batches=loader.num_micro_batches
+        )
     with (
         StopSignals() as stop,  # first in, last out: a launcher's SIGTERM does not cut the leaving short
         loader,
@@ -108,14 +128,9 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
                 for number, (image_BCHW, mask_BHW) in enumerate(loader.micro_batches(step)):
                     torch.manual_seed(loader.key(step, number))  # for dropout, the same after a resume
                     with processes.hold_gradients(model, hold=number < loader.num_micro_batches - 1):
-                        with autocast(precision, device):
-                            output = as_output(model(sent(image_BCHW, device)))
-                        mask_BHW = sent(mask_BHW, device)
-                        parts = job.loss(output, mask_BHW, weight=weight)
-                        total = torch.stack(list(parts.values())).sum()
-                        scaler.scale(total * processes.world).backward()  # the exchange takes a mean
-                    losses = {name: losses.get(name, 0) + part.detach() for name, part in parts.items()}
-                    meter.see(output.logits, mask_BHW, ignore=job.data.classes.ignore)
+                        parts, right = one_pass(image_BCHW, mask_BHW, weight)
+                    losses = {name: losses.get(name, 0) + part for name, part in parts.items()}
+                    meter.see(right)
             meter.add(step, losses, waited=loader.waited(step))
 
             done = step + 1
@@ -131,7 +146,10 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
-            optimizer.zero_grad()
+            if isinstance(one_pass, Recorded):
+                one_pass.clear(optimizer)
+            else:
+                optimizer.zero_grad()
             if average is not None:
                 average.update(network)
 

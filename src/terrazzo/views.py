@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from terrazzo.backends import Backend
+from terrazzo.backends import Backend, TorchBackend
 from terrazzo.data.transforms import DataConfig, resize_image, resized_hw, unit_range
 from terrazzo.errors import UsageError, WeightsError, unknown_name
 from terrazzo.kernels.add_probs import add_probs
@@ -38,8 +40,9 @@ class Band(NamedTuple):
 
     rows: slice
     """Which rows of the original image."""
-    logits: Logits
-    """(K, h, w) float32; resized to (number of rows, W) they are the class scores of these rows."""
+    logits: Logits | Tensor
+    """(K, h, w) float32; resized to (number of rows, W) they are the class scores of these rows. Those of a whole image
+    are a tensor where they lie on a GPU."""
 
 
 class Look(NamedTuple):
@@ -90,7 +93,9 @@ class Eye:
         seen_hw = resized_hw((image.shape[0], image.shape[1]), self.data)
         if self.looks != [PLAIN]:
             views = self._views([image], self.looks)[0]
-            return np.concatenate([band.logits for band in self._mean_bands(seen_hw, views)], axis=1)
+            return np.concatenate(
+                [np.asarray(band.logits) for band in self._mean_bands(seen_hw, views)], axis=1
+            )
         resized = self._resized(image, seen_hw)
         if self.eval.inference == "whole":
             return self._score([resized])[0]
@@ -108,7 +113,7 @@ class Eye:
             return
         resized = [self._seen(image, PLAIN) for image in images]
         if self.eval.inference == "whole":
-            for image, logits in zip(images, self._score(resized), strict=True):
+            for image, logits in zip(images, self._scores(resized), strict=True):
                 yield iter([Band(slice(0, image.shape[0]), logits)])
         else:
             for image, small in zip(images, resized, strict=True):
@@ -216,22 +221,35 @@ class Eye:
         )
         return blend
 
+    def _scores(self, images: Sequence[Image]) -> Logits | Tensor:
+        """The same as `_score`, but left on the GPU where the network runs on one."""
+        backend = self.backend
+        if not (isinstance(backend, TorchBackend) and backend.device.type == "cuda"):
+            return self._score(images)
+        logits = backend.there(_stacked_there(images, backend.device))
+        least = logits.amin()
+        self._check(logits.shape[1], logits.isnan().float().mean().item() if least.isnan() else 0.0)
+        return logits
+
     def _score(self, images: Sequence[Image]) -> Logits:
         """Run the network on images of one size: logits (B, K, h, w), finite, of K classes."""
         logits = self.backend(_stacked(images))
-        if logits.shape[1] != self.num_classes:
+        self._check(logits.shape[1], float(np.isnan(logits).mean()) if np.isnan(logits.min()) else 0.0)
+        return logits
+
+    def _check(self, num_classes: int, share_of_nan: float) -> None:
+        if num_classes != self.num_classes:
             raise WeightsError(
                 "The network and its classes do not fit.",
-                found=f"logits of {logits.shape[1]} classes",
+                found=f"logits of {num_classes} classes",
                 expected=f"{self.num_classes}, as there are classes",
             )
-        if np.isnan(logits.min()):
+        if share_of_nan:
             raise WeightsError(
                 "The network's answer is not a number (NaN).",
-                found=f"NaN in {np.isnan(logits).mean():.1%} of its logits",
+                found=f"NaN in {share_of_nan:.1%} of its logits",
                 hint="Its weights hold NaN, or precision f16 overflowed: then bf16 or f32 will do.",
             )
-        return logits
 
 
 def _stacked(images: Sequence[Image]) -> NDArray[np.float32]:
@@ -241,6 +259,15 @@ def _stacked(images: Sequence[Image]) -> NDArray[np.float32]:
     for slot, image in zip(image_BCHW, images, strict=True):
         slot[...] = unit_range(image).transpose(2, 0, 1)
     return image_BCHW
+
+
+def _stacked_there(images: Sequence[Image], device: torch.device) -> Tensor:
+    """The same on a device, to which bytes go as bytes."""
+    if images[0].dtype != np.uint8:
+        return torch.from_numpy(_stacked(images)).to(device)
+    image_BHWC = torch.from_numpy(np.stack(images)).to(device)
+    white = torch.tensor(255.0, device=device)  # by a plain number torch would multiply with its inverse
+    return image_BHWC.permute(0, 3, 1, 2).float().contiguous() / white
 
 
 def _check_looks(eval: EvalConfig) -> None:

@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -57,6 +57,7 @@ class Loader:
         world: int = 1,
         pixel_weight: Callable[[Tensor], float],
         on_unreadable: Literal["stop", "skip"] = "stop",
+        for_gpu: bool = False,
     ) -> None:
         """batch_size: samples per step over all processes. micro_batch: samples per tensor, 0 = this process's share.
 
@@ -68,6 +69,7 @@ class Loader:
         pixel_weight: mask (H, W) int64 -> what it adds to `weight`.
         on_unreadable: "stop" raises the DataError of a sample at the step that needs it; "skip" trains that step with
         a blank in its place, of the mean colour and ignored everywhere, and counts it in `skipped`.
+        for_gpu: tensors lie in pinned memory, which a GPU copies by itself, and masks are uint8 where ids fit in it.
 
         Memory: the pixels of about two steps (of one more where threads outnumber samples) and the cache.
         Raises RecipeError when batch_size is not a multiple of world * micro_batch, DatasetFormatError for no samples.
@@ -96,6 +98,8 @@ class Loader:
         else:
             self._samples = SampleCache(split, cache_budget(cache, sharers=processes_here(world)))
         self._pixel_weight, self._on_unreadable = pixel_weight, on_unreadable
+        self._for_gpu = for_gpu
+        self._mask_dtype = torch.uint8 if for_gpu and transform.mask_dtype == np.uint8 else torch.int64
         self._crew = Crew(threads)
         self._ahead = max(1, math.ceil(2 * threads / self.share)) if threads else 0
         self._steps: dict[int, _Step] = {}
@@ -115,22 +119,21 @@ class Loader:
     def micro_batches(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's part of a step: image (B, C, H, W) float32 in [0, 1] and mask (B, H, W) int64.
 
-        The tensors are views of memory that belongs to the step: what is written to them stays when asked again.
+        For a GPU the mask is uint8 while ids fit in it. The tensors are views of memory that belongs to the step: what
+        is written to them stays when asked again.
         Following steps are prepared meanwhile. Without augmentation, images that differ in size are padded to the
         largest of the whole step, with the mean colour and ignore, at the bottom and right.
         """
         ready = self._ready(step)
         for start in range(0, self.share, self.micro_batch):
             part = slice(start, start + self.micro_batch)
-            yield torch.from_numpy(ready.images[part]), torch.from_numpy(ready.masks[part])
+            yield ready.images[part], ready.masks[part]
 
     def weight(self, step: int) -> Tensor:
         """Return the float64 sum of `pixel_weight` over this process's samples of a step."""
         ready = self._ready(step)
         if ready.weight is None:
-            ready.weight = math.fsum(
-                float(self._pixel_weight(mask)) for mask in torch.from_numpy(ready.masks)
-            )
+            ready.weight = math.fsum(float(self._pixel_weight(mask)) for mask in ready.masks)
         return torch.tensor(ready.weight, dtype=torch.float64)
 
     def waited(self, step: int) -> float:
@@ -209,14 +212,19 @@ class Loader:
 
     def _begin(self, step: int) -> "_Step":
         size_hw = self._size_hw(step)
-        images = np.empty((self.share, self._transform.channels, *size_hw), np.float32)
-        masks = np.empty((self.share, *size_hw), np.int64)
+        images = torch.empty((self.share, self._transform.channels, *size_hw), pin_memory=self._for_gpu)
+        masks = torch.empty((self.share, *size_hw), dtype=self._mask_dtype, pin_memory=self._for_gpu)
         begun = _Step(images, masks)
         started = time.perf_counter()
         for slot, position in enumerate(self._positions(step)):
             epoch, index = self._at(position)
             work = functools.partial(
-                _prepare, self._samples, self._transform, (self.seed, epoch, index), images[slot], masks[slot]
+                _prepare,
+                self._samples,
+                self._transform,
+                (self.seed, epoch, index),
+                images[slot].numpy(),
+                masks[slot].numpy(),
             )
             begun.tasks.append((slot, position, self._crew.submit(f"sample {self._names[index]}", work)))
         begun.waited = time.perf_counter() - started if not self._ahead else 0.0
@@ -247,7 +255,7 @@ class Loader:
                 found=f"{len(self._split)} unreadable, such as {self._skipped[position]}",
                 command="terrazzo check DATA",
             )
-        self._transform.write_blank(step.images[slot], step.masks[slot])
+        self._transform.write_blank(step.images[slot].numpy(), step.masks[slot].numpy())
 
     def _size_hw(self, step: int) -> tuple[int, int]:
         """The size of a step's images: the crop, or the largest of all processes' samples where none is cut."""
@@ -300,9 +308,9 @@ def cores() -> int:
 class _Step:
     """The samples of one step, in the making or made."""
 
-    images: NDArray[np.float32]
-    """(B, C, H, W), of this process's share."""
-    masks: NDArray[np.int64]
+    images: Tensor
+    """(B, C, H, W) float32, of this process's share."""
+    masks: Tensor
     """(B, H, W)"""
     tasks: deque[tuple[int, int, Task[None]]] = field(default_factory=deque)
     """(slot in the arrays, position in the line of samples, task), those not yet waited for."""
@@ -321,7 +329,7 @@ def _prepare(
     transform: TrainTransform,
     key: tuple[int, int, int],
     image_CHW: NDArray[np.float32],
-    mask_HW: NDArray[np.int64],
+    mask_HW: NDArray[np.integer[Any]],
 ) -> None:
     transform.write(samples[key[2]], np.random.default_rng(key), image_CHW, mask_HW)
 

@@ -215,15 +215,36 @@ def _is_on_device(ids: "NDArray[Any] | Tensor") -> bool:
 
 
 def _confusion_on_device(pred: Any, mask: Any, num_classes: int, ignore: int) -> Counts:
-    """torch.bincount where the tensors are; the masks themselves come to the CPU only to name wrong ids."""
+    """Counted where the tensors are; the masks themselves come to the CPU only to name wrong ids."""
     import torch
 
+    from terrazzo.kernels import gpu
+
     device = pred.device if _is_on_device(pred) else mask.device
-    pred_N, mask_N = (torch.as_tensor(ids, device=device).reshape(-1) for ids in (pred, mask))
+    wide = (
+        ids.astype(np.int32) if isinstance(ids, np.ndarray) and ids.dtype == np.uint16 else ids
+        for ids in (pred, mask)
+    )
+    pred_N, mask_N = (torch.as_tensor(ids, device=device).reshape(-1) for ids in wide)
+    if device.type == "cuda" and gpu.is_installed():
+        from terrazzo.kernels.gpu.confusion import confusion as on_gpu
+
+        cells, wrong = on_gpu(pred_N, mask_N, num_classes, ignore)
+    else:
+        cells, wrong = _count_by_torch(pred_N, mask_N, num_classes, ignore)
+    found = torch.cat([cells.reshape(-1), wrong.reshape(1)]).cpu().numpy()  # one wait for both
+    if found[-1]:
+        return confusion_reference(pred_N.cpu().numpy(), mask_N.cpu().numpy(), num_classes, ignore)
+    return found[:-1].reshape(num_classes, num_classes)
+
+
+def _count_by_torch(
+    pred_N: "Tensor", mask_N: "Tensor", num_classes: int, ignore: int
+) -> "tuple[Tensor, Tensor]":
+    import torch
+
     counted = mask_N != ignore
     truth, seen = mask_N[counted].long(), pred_N[counted].long()
-    wrong = (truth < 0) | (truth >= num_classes) | (seen < 0) | (seen >= num_classes)
-    if wrong.any():
-        return confusion_reference(pred_N.cpu().numpy(), mask_N.cpu().numpy(), num_classes, ignore)
-    cells = torch.bincount(truth * num_classes + seen, minlength=num_classes**2)
-    return cells.reshape(num_classes, num_classes).cpu().numpy()
+    is_known = (truth >= 0) & (truth < num_classes) & (seen >= 0) & (seen < num_classes)
+    cells = torch.bincount((truth * num_classes + seen)[is_known], minlength=num_classes**2)
+    return cells, (~is_known).sum()

@@ -10,6 +10,7 @@ at their pixels. The loops are in `resized_rows.py`.
 # K classes, h w height and width of the logits, H W of the mask, T columns of a tile
 
 import itertools
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,16 @@ from terrazzo.kernels.compile import is_available, read_only
 from terrazzo.kernels.resized_rows import argmax_rows
 from terrazzo.kernels.threads import default_threads, spread
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Logits = NDArray[np.float32]
 
 TILE_FLOATS = 1 << 14  # K x T of one of the two stretched rows; 64 KiB was fastest, 2026-11, EPYC 9004
 PIECE_FLOATS = 1 << 20  # K x H x W of a piece: below 0.2 ms a second thread costs more than it brings
 
 
+@overload
 def resize_argmax(
     logits_KHW: Logits,
     size_hw: tuple[int, int],
@@ -33,16 +38,40 @@ def resize_argmax(
     align_corners: bool = False,
     confidence: bool = False,
     threads: int | None = None,
-) -> tuple[Mask, NDArray[np.uint8] | None]:
+) -> tuple[Mask, NDArray[np.uint8] | None]: ...
+
+
+@overload
+def resize_argmax(
+    logits_KHW: "Tensor",
+    size_hw: tuple[int, int],
+    *,
+    align_corners: bool = False,
+    confidence: bool = False,
+    threads: int | None = None,
+) -> "tuple[Tensor, Tensor | None]": ...
+
+
+def resize_argmax(
+    logits_KHW: "Logits | Tensor",
+    size_hw: tuple[int, int],
+    *,
+    align_corners: bool = False,
+    confidence: bool = False,
+    threads: int | None = None,
+) -> "tuple[Mask, NDArray[np.uint8] | None] | tuple[Tensor, Tensor | None]":
     """Return the mask (H, W) of the largest of K bilinearly resized logits, and its confidence or None.
 
     logits_KHW: (K, h, w) float32 (others are converted). size_hw: the mask's (H, W), larger or smaller.
     The mask is uint8 while K <= 255, else uint16, and equals that of torch.nn.functional.interpolate followed by argmax
     except where two classes are within rounding of each other; exact ties go to the lowest id. A NaN never wins.
     confidence: uint8, 255 x the softmax of the winner among the resized logits, rounded; 255 is certain.
+    Of a torch tensor both are tensors where it lies (of more than 255 classes int32): nothing comes to the CPU.
     """
     assert logits_KHW.ndim == 3, f"logits (K, h, w), not {logits_KHW.shape}"
     assert min(*logits_KHW.shape, *size_hw) > 0, f"nothing to resize: {logits_KHW.shape} to {size_hw}"
+    if not isinstance(logits_KHW, np.ndarray):
+        return _of_tensor(logits_KHW, size_hw, align_corners=align_corners, confidence=confidence)
     if not is_available():
         return resize_argmax_reference(
             logits_KHW, size_hw, align_corners=align_corners, confidence=confidence
@@ -63,6 +92,27 @@ def resize_argmax(
     cuts = [height * i // pieces for i in range(pieces + 1)]
     spread(piece, itertools.pairwise(cuts), threads=threads)
     return mask, sure if confidence else None
+
+
+def _of_tensor(
+    logits_KHW: "Tensor", size_hw: tuple[int, int], *, align_corners: bool, confidence: bool
+) -> "tuple[Tensor, Tensor | None]":
+    import torch
+    from torch.nn import functional as F
+
+    from terrazzo.kernels import gpu
+
+    if gpu.takes(logits_KHW):
+        from terrazzo.kernels.gpu.resize_argmax import resize_argmax as on_gpu
+
+        masks, sures = on_gpu(logits_KHW[None], size_hw, align_corners=align_corners, confidence=confidence)
+        return masks[0], None if sures is None else sures[0]
+    full_KHW = F.interpolate(logits_KHW[None].float(), size_hw, mode="bilinear", align_corners=align_corners)[
+        0
+    ]
+    mask = full_KHW.nan_to_num(nan=-torch.inf).argmax(0)
+    sure = (255 * full_KHW.softmax(0).amax(0) + 0.5).to(torch.uint8) if confidence else None
+    return mask.to(torch.uint8 if len(logits_KHW) <= IGNORE_8BIT else torch.int32), sure
 
 
 def resize_argmax_reference(

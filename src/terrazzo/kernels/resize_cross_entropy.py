@@ -27,6 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from terrazzo.errors import MaskValueError
+from terrazzo.kernels import gpu
 from terrazzo.kernels.bilinear import Taps, taps
 from terrazzo.kernels.compile import is_available
 from terrazzo.kernels.cross_entropy_rows import Floats, Places, loss_of_rows
@@ -66,14 +67,24 @@ def resize_cross_entropy(
     hardest: leave out the easy pixels of each image, chosen by the loss before class weights and smoothing;
     not together with pixel weights.
     On the CPU the gradient is computed on the way, when one is wanted, and held at the logits' size; the loss is within
-    1e-6 and gradients within 1e-5 of torch's. Ids outside the classes are a MaskValueError there.
-    Elsewhere, for float64, and without numba, the reference answers.
+    1e-6 and gradients within 1e-5 of torch's. Ids outside the classes are a MaskValueError there. The same holds on a
+    CUDA device (`gpu/resize_cross_entropy.py`), where such ids make the loss NaN instead, since nothing waits there.
+    Elsewhere, for float64, and without numba or Triton, the reference answers.
     """
     assert logits_BKhw.ndim == 4, f"logits (B, K, h, w), not {tuple(logits_BKhw.shape)}"
     assert target_BHW.ndim == 3, f"target (B, H, W), not {tuple(target_BHW.shape)}"
     assert len(logits_BKhw) == len(target_BHW), f"{len(logits_BKhw)} logits for {len(target_BHW)} targets"
     assert pixel_weight_BHW is None or pixel_weight_BHW.shape == target_BHW.shape, "a weight for every pixel"
     assert pixel_weight_BHW is None or hardest is None, "of weighted pixels none are chosen"
+    if gpu.takes(logits_BKhw) and logits_BKhw.shape[1] <= gpu.MOST_CLASSES:
+        return _on_gpu(
+            logits_BKhw,
+            target_BHW,
+            weight_K,
+            pixel_weight_BHW,
+            hardest,
+            (ignore, label_smoothing, align_corners),
+        )
     on_cpu = logits_BKhw.device.type == "cpu" and logits_BKhw.dtype in (
         torch.float32,
         torch.bfloat16,
@@ -93,6 +104,31 @@ def resize_cross_entropy(
     wants_grad = torch.is_grad_enabled() and logits_BKhw.requires_grad
     settings = _Settings(ignore, label_smoothing, align_corners, hardest, wants_grad, threads)
     return _ResizeCrossEntropy.apply(logits_BKhw, target_BHW, weight_K, pixel_weight_BHW, settings)
+
+
+def _on_gpu(
+    logits_BKhw: Tensor,
+    target_BHW: Tensor,
+    weight_K: Tensor | None,
+    pixel_weight_BHW: Tensor | None,
+    hardest: Hardest | None,
+    settings: tuple[int, float, bool],
+) -> Tensor:
+    """By Triton. A look at all losses finds the limit of the hardest: to ask whether it is needed would be a wait."""
+    from terrazzo.kernels.gpu.resize_cross_entropy import Options, ResizeCrossEntropy, loss_and_grad
+
+    wants_grad = torch.is_grad_enabled() and logits_BKhw.requires_grad
+    limit_B: Tensor | None = None
+    if hardest is not None:
+        about, plain = logits_BKhw.detach(), Options(*settings, wants_grad=False)
+        _, _, loss_BHW = loss_and_grad(about, target_BHW, None, None, None, plain, notes_losses=True)
+        assert loss_BHW is not None
+        limit_B = _limits(loss_BHW, target_BHW != settings[0], hardest)
+    options = Options(*settings, wants_grad=wants_grad)
+    loss: Tensor = ResizeCrossEntropy.apply(
+        logits_BKhw, target_BHW, weight_K, pixel_weight_BHW, limit_B, options
+    )
+    return loss
 
 
 def resize_cross_entropy_reference(
@@ -125,6 +161,13 @@ def resize_cross_entropy_reference(
             plain_BHW = F.cross_entropy(full_BKHW.detach(), target, ignore_index=ignore, reduction="none")
             loss_BHW = loss_BHW * hardest_pixels(plain_BHW, target != ignore, hardest)
         return loss_BHW.sum()
+
+
+def refuse_wrong_ids(target_BHW: Tensor, num_classes: int, ignore: int) -> None:
+    """Raise MaskValueError where a target on the CPU holds ids that are neither classes nor `ignore`."""
+    wrong = ((target_BHW < 0) | (target_BHW >= num_classes)) & (target_BHW != ignore)
+    if wrong.any():
+        raise _wrong_ids(target_BHW.numpy(), num_classes, ignore)
 
 
 def hardest_pixels(loss_BHW: Tensor, is_labelled_BHW: Tensor, hardest: Hardest) -> Tensor:

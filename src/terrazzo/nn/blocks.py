@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from terrazzo.kernels import gpu
+
 CHUNK = 1024  # tokens worked on at a time: 1 MB at 256 channels, which stays in a core's cache
 
 
@@ -83,8 +85,29 @@ def still(parameter: Tensor) -> Tensor:
 
 def classified(x_BHWD: Tensor, weight_BKD: Tensor, bias_K: Tensor) -> Tensor:
     """Return weight times x plus bias, (B, K, H, W) contiguous."""
+    if x_BHWD.is_cuda and torch.is_grad_enabled() and gpu.takes(x_BHWD):
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x_BHWD.dtype
+        parts = (part.to(dtype) for part in (x_BHWD.flatten(1, 2), weight_BKD, bias_K))
+        logits_BKN: Tensor = _Classified.apply(*parts)
+        return logits_BKN.unflatten(2, x_BHWD.shape[1:3])
     logits_BKN = torch.baddbmm(bias_K[:, None], weight_BKD, x_BHWD.flatten(1, 2).transpose(1, 2))
     return logits_BKN.unflatten(2, x_BHWD.shape[1:3])
+
+
+class _Classified(torch.autograd.Function):
+    """torch's gradient of x would lie channels first, and each step before would be slow to read it on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BND: Tensor, weight_BKD: Tensor, bias_K: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BND, weight_BKD)
+        with torch.autocast("cuda", enabled=False):
+            return torch.baddbmm(bias_K[:, None], weight_BKD, x_BND.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BKN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x_BND, weight_BKD = ctx.saved_tensors
+        return grad_BKN.transpose(1, 2) @ weight_BKD, grad_BKN @ x_BND, grad_BKN.sum((0, 2))
 
 
 class _UpsampledSum(torch.autograd.Function):
@@ -92,6 +115,11 @@ class _UpsampledSum(torch.autograd.Function):
     def forward(ctx: Any, base_BHWD: Tensor, *maps_BhwD: Tensor) -> Tensor:
         ctx.mark_dirty(base_BHWD)
         ctx.sizes = [x_BhwD.permute(0, 3, 1, 2).shape for x_BhwD in maps_BhwD]
+        if _is_fused(base_BHWD, len(maps_BhwD)):
+            from terrazzo.kernels.gpu.upsampled_sum import add_upsampled
+
+            add_upsampled(base_BHWD, list(maps_BhwD))
+            return base_BHWD
         target = base_BHWD.permute(0, 3, 1, 2)
         # on a CPU one image at a time, in one small space that serves all
         images = 1 if target.device.type == "cpu" else len(target)
@@ -106,12 +134,20 @@ class _UpsampledSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_BHWD: Tensor) -> tuple[Tensor, ...]:
+        if _is_fused(grad_BHWD, len(ctx.sizes)):
+            from terrazzo.kernels.gpu.upsampled_sum import upsampled_gradient
+
+            return grad_BHWD, *(upsampled_gradient(grad_BHWD, tuple(size[2:])) for size in ctx.sizes)
         grad = grad_BHWD.permute(0, 3, 1, 2)
         smaller = (
             torch.ops.aten.upsample_bilinear2d_backward(grad, grad.shape[2:], list(size), False)
             for size in ctx.sizes
         )
         return grad_BHWD, *(g_BDhw.permute(0, 2, 3, 1) for g_BDhw in smaller)
+
+
+def _is_fused(base_BHWD: Tensor, num_maps: int) -> bool:
+    return num_maps == 3 and base_BHWD.is_contiguous() and gpu.takes(base_BHWD)
 
 
 class _NormalisedLogits(torch.autograd.Function):

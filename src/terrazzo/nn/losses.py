@@ -128,6 +128,11 @@ class SegmentationLoss:
             divided["auxiliary"] = self.config.auxiliary * divided["auxiliary"]
         return divided
 
+    @property
+    def waits(self) -> bool:
+        """Whether computing it on a GPU waits for the GPU: the Lovász loss asks which classes an image holds."""
+        return self.config.lovasz > 0
+
     def pixel_weight(self, mask: "Tensor") -> float:
         """Return what `mask` (any shape) adds to the weight of its batch.
 

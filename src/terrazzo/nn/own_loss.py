@@ -23,7 +23,7 @@ class OwnLoss:
         """Images, not pixels: a user's loss does its own averaging inside an image."""
         return 1.0 if mask.ndim == 2 else float(mask.shape[0])
 
-    def __call__(self, output: Output, mask_BHW: Tensor, *, weight: float) -> dict[str, Tensor]:
+    def __call__(self, output: Output, mask_BHW: Tensor, *, weight: Tensor | float) -> dict[str, Tensor]:
         logits = output.logits.float()
         if logits.shape[-2:] != mask_BHW.shape[-2:]:
             size_hw = mask_BHW.shape[-2:]

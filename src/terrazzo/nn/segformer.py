@@ -25,7 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from terrazzo.kernels.depthwise_gelu import depthwise_gelu
+from terrazzo.kernels.layer_norm import layer_norm
 from terrazzo.nn.blocks import classified, normalised_logits, still, upsampled_sum
+from terrazzo.nn.linear import Linear
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.precision import without_autocast
 
@@ -71,6 +74,7 @@ class SegFormer(nn.Module):
     """Image (B, C, H, W) float in [0, 1] -> logits (B, K, ceil(H / 4), ceil(W / 4))."""
 
     uses_all_parameters = True  # logits depend on each of them
+    waits_for_nothing = True  # a GPU's pass can be recorded: `recorded.py`
     mean: Tensor
     std: Tensor
 
@@ -207,7 +211,7 @@ class Encoder(nn.Module):
             )
             for i in stages
         )
-        self.layer_norm = nn.ModuleList(nn.LayerNorm(size.hidden_sizes[i], eps=norm_eps) for i in stages)
+        self.layer_norm = nn.ModuleList(LayerNorm(size.hidden_sizes[i], eps=norm_eps) for i in stages)
 
     def forward(
         self, image_BCHW: Tensor, recompute: bool = False, last_shift_is_lost: bool = False
@@ -225,12 +229,21 @@ class Encoder(nn.Module):
                 x_BHWC = checkpoint(block, x_BHWC, use_reentrant=False) if recompute else block(x_BHWC)
             if last_shift_is_lost and norm is self.layer_norm[-1]:
                 assert isinstance(norm, nn.LayerNorm)
-                shape, shift_C = norm.normalized_shape, still(norm.bias)
-                maps.append(F.layer_norm(x_BHWC, shape, norm.weight, shift_C, norm.eps))
+                shift_C = still(norm.bias)
+                maps.append(layer_norm(x_BHWC, norm.weight, shift_C, norm.eps, feeds_product=True))
             else:
                 maps.append(norm(x_BHWC))
             x_BCHW = maps[-1].permute(0, 3, 1, 2)
         return maps
+
+
+class LayerNorm(nn.LayerNorm):
+    """torch's, in a kernel of ours on a GPU; feeds_product: matrix products or convolutions alone read the result."""
+
+    feeds_product = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.weight, self.bias, self.eps, feeds_product=self.feeds_product)
 
 
 class PatchEmbedding(nn.Module):
@@ -239,7 +252,8 @@ class PatchEmbedding(nn.Module):
     def __init__(self, inputs: int, outputs: int, patch_size: int, stride: int, *, norm_eps: float) -> None:
         super().__init__()
         self.proj = nn.Conv2d(inputs, outputs, patch_size, stride, padding=patch_size // 2)
-        self.layer_norm = nn.LayerNorm(outputs, eps=norm_eps)
+        self.layer_norm = LayerNorm(outputs, eps=norm_eps)
+        self.layer_norm.feeds_product = False  # blocks add to it
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         tokens: Tensor = self.layer_norm(self.proj(x_BCHW).permute(0, 2, 3, 1))
@@ -261,9 +275,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.layer_norm_1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.layer_norm_1 = LayerNorm(dim, eps=norm_eps)
         self.attention = Attention(dim, num_heads, reduction, norm_eps)
-        self.layer_norm_2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.layer_norm_2 = LayerNorm(dim, eps=norm_eps)
         self.mlp = MixFFN(dim, dim * mlp_ratio)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -299,11 +313,11 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, reduction: int, norm_eps: float) -> None:
         super().__init__()
         self.num_heads, self.reduction = num_heads, reduction
-        self.self = nn.ModuleDict({name: nn.Linear(dim, dim) for name in ("query", "key", "value")})
+        self.self = nn.ModuleDict({name: Linear(dim, dim) for name in ("query", "key", "value")})
         if reduction > 1:
             self.self["sr"] = nn.Conv2d(dim, dim, reduction, reduction)
-            self.self["layer_norm"] = nn.LayerNorm(dim, eps=norm_eps)
-        self.output = nn.ModuleDict({"dense": nn.Linear(dim, dim)})
+            self.self["layer_norm"] = LayerNorm(dim, eps=norm_eps)
+        self.output = nn.ModuleDict({"dense": Linear(dim, dim)})
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         query_BNC = self.self["query"](x_BHWC).flatten(1, 2)
@@ -338,13 +352,12 @@ class MixFFN(nn.Module):
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.dense1 = nn.Linear(dim, hidden)
+        self.dense1 = Linear(dim, hidden)
         self.dwconv = nn.ModuleDict({"dwconv": nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)})
-        self.dense2 = nn.Linear(hidden, dim)
+        self.dense2 = Linear(hidden, dim)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        hidden_BCHW = self.dwconv["dwconv"](self.dense1(x_BHWC).permute(0, 3, 1, 2))
-        out: Tensor = self.dense2(F.gelu(hidden_BCHW.permute(0, 2, 3, 1)))
+        out: Tensor = self.dense2(depthwise_gelu(self.dense1(x_BHWC), self.dwconv["dwconv"]))
         return out
 
 
