@@ -220,13 +220,13 @@ def _confusion_on_device(pred: Any, mask: Any, num_classes: int, ignore: int) ->
 
     from terrazzo.kernels import gpu
 
-    device = pred.device if _is_on_device(pred) else mask.device
+    device = torch.device(pred.device if _is_on_device(pred) else mask.device)
     wide = (
         ids.astype(np.int32) if isinstance(ids, np.ndarray) and ids.dtype == np.uint16 else ids
         for ids in (pred, mask)
     )
     pred_N, mask_N = (torch.as_tensor(ids, device=device).reshape(-1) for ids in wide)
-    if device.type == "cuda" and gpu.is_installed():
+    if device.type == "cuda" and gpu.is_installed() and torch.bool not in (pred_N.dtype, mask_N.dtype):
         from terrazzo.kernels.gpu.confusion import confusion as on_gpu
 
         cells, wrong = on_gpu(pred_N, mask_N, num_classes, ignore)
