@@ -385,6 +385,11 @@ def test_pages_hear_of_what_others_do(tmp_path: Path) -> None:
             {"kind": "lease", "sample": 1, "client": "mine", "author": "ann"},
         ]
         connection.close()
+        until = time.monotonic() + 20
+        while client.shelf.events._listeners:
+            client.shelf.events.send("street", {"kind": "samples"})
+            assert time.monotonic() < until, "whoever has left is listened for no more"
+            time.sleep(0.02)
 
 
 def test_one_tile_is_had_by_its_hash_from_any_revision(client: Client) -> None:
