@@ -13,7 +13,7 @@ from terrazzo.labelling import sam
 from terrazzo.labelling.kept import Kept
 from terrazzo.labelling.prompts import Prompt
 from terrazzo.labelling.sam import Sam, weights
-from tinysam import SIDE, write_tiny_sam
+from tinysam import SIDE, write_tiny_sam, write_tiny_sam3
 
 transformers = pytest.importorskip("transformers")
 IMAGE = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -33,11 +33,14 @@ def theirs(folder: Path, image: np.ndarray, prompt: Prompt) -> np.ndarray:
     """The mask by transformers' processor and model, image and prompt in one call."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("torchvision")
-    square = {"height": SIDE, "width": SIDE}
-    processor: Any = transformers.Sam2Processor(
-        transformers.Sam2ImageProcessor(size=square, mask_size={"height": SIDE // 4, "width": SIDE // 4})
+    called = "Sam3" if "sam3" in (folder / "config.json").read_text() else "Sam2"
+    tracker = called.replace("3", "3Tracker")
+    model: Any = getattr(transformers, f"{tracker}Model").from_pretrained(folder).eval()
+    side = model.config.prompt_encoder_config.image_size
+    reads = getattr(transformers, f"{called}ImageProcessor")(
+        size={"height": side, "width": side}, mask_size={"height": side // 4, "width": side // 4}
     )
-    model: Any = transformers.Sam2Model.from_pretrained(folder).eval()
+    processor: Any = getattr(transformers, f"{tracker}Processor")(reads)
     words: dict[str, Any] = {}
     if prompt.points:
         words["input_points"] = [[[list(point) for point in prompt.points]]]
@@ -69,6 +72,17 @@ def test_the_answer_is_that_of_transformers(folder: Path, prompt: Prompt) -> Non
     truth = theirs(folder, IMAGE, prompt)
     assert 0.02 < truth.mean() < 0.98  # noise, but neither all nor nothing
     assert (found != truth).mean() < 0.01
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_the_answer_of_sam_3_is_that_of_transformers(tmp_path: Path, prompt: Prompt) -> None:
+    folder = write_tiny_sam3(tmp_path)
+    image = IMAGE[:112, :112]
+    model = Sam(folder)
+    assert model.name == "SAM 3"
+    found = whole(model.answer("image", model.embed(image), prompt, (112, 112)), (112, 112))
+    truth = theirs(folder, image, prompt)
+    assert truth.any() and not truth.all() and (found != truth).mean() < 0.01
 
 
 def test_an_image_of_another_size_is_brought_to_the_square_as_they_do(folder: Path) -> None:
