@@ -341,8 +341,20 @@ def test_grabcut_answers_while_sam_reads_the_image(desk: Desk, server: Server) -
         )
 
     desk.page.route("**/assist/sam", answer)
-    desk.page.route("**/assist/embedding", lambda route: route.fulfill(json={}))
+    reads: list[tuple[int, str]] = []
+
+    def read(route: "Route") -> None:
+        number = int(route.request.url.split("/")[-3])
+        reads.append((number, "read"))
+        route.fulfill(json={"job": "next"}, status=202) if number != DISC else route.fulfill(json={})
+
+    def give_up(route: "Route") -> None:
+        reads.append((STREET, route.request.method))
+        route.fulfill(json={})
+
+    desk.page.route("**/assist/embedding", read)
     desk.page.route("**/api/v1/jobs/sam", job)
+    desk.page.route("**/api/v1/jobs/next", give_up)
     desk.js("tools => change({project: {...state.project, tools: {...state.project.tools, ...tools}}})",
             {"sam": {"ready": True, "says": "SAM 2"}})  # fmt: skip
     desk.choose("car").tool("box")
@@ -372,4 +384,7 @@ def test_grabcut_answers_while_sam_reads_the_image(desk: Desk, server: Server) -
     desk.click((250, 300), button="right")
     desk.page.wait_for_timeout(300)
     assert len(asked[-1]["negative"]) == 1
+    desk.page.wait_for_timeout(100)
+    assert reads[:2] == [(DISC, "read"), (STREET, "read")]  # the open image, then the next
+    assert (STREET, "DELETE") not in reads
     desk.quiet()

@@ -144,7 +144,9 @@ class Editor {
 
   // Fetch what is likely looked at next.
   lookAhead(ids) {
+    this.nearby = ids;
     lookAhead(this.project, ids);
+    this.active.ahead?.(this);
   }
 
   hearKeys() {

@@ -4,6 +4,7 @@
 import { tell } from "../elements.js";
 import { Note } from "../note.js";
 import { Shown, accept, drawPoints, propose } from "../proposals.js";
+import { hasSam, readNext, readOpen } from "../reading.js";
 
 const NAME = "box";
 const SMALLEST = 4; // pixels a side
@@ -19,7 +20,10 @@ const box = {
   name: NAME, key: "KeyA", title: "Box to mask", icon: "box", wheel: false, cursor: "crosshair",
   options: [],
 
-  activate(editor) { say(editor); },
+  activate(editor) {
+    say(editor);
+    if (hasSam(editor)) readOpen(editor).then(() => { if (editor.active === box) readNext(editor); }, tell);
+  },
 
   deactivate(editor) {
     this.cancel(editor);

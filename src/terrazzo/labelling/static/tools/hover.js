@@ -2,10 +2,10 @@
 // for ten times a second at most, refined by right clicks (out) and clicks with Shift (in). Without: the superpixel there,
 // coarser or finer by the wheel, and a right click takes a part of it out.
 
-import * as api from "../api.js";
 import { tell } from "../elements.js";
 import { Note } from "../note.js";
 import { Shown, accept, drawPoints, propose } from "../proposals.js";
+import { hasSam, readNext, readOpen } from "../reading.js";
 import { cellAt, fillCell, levelOf, ready, turnLevel } from "./superpixel.js";
 
 const NAME = "hover";
@@ -31,6 +31,10 @@ const hover = {
     if (hasSam(editor)) read(editor);
     ready(editor).then(() => editor.painter.moved(), tell);
     say(editor);
+  },
+
+  ahead(editor) {
+    if (isBySam(editor)) readNext(editor);
   },
 
   deactivate(editor) {
@@ -121,10 +125,6 @@ const hover = {
 
 export default hover;
 
-function hasSam(editor) {
-  return Boolean(editor.state.project?.tools?.sam?.ready);
-}
-
 function isBySam(editor) {
   return hasSam(editor) && !isReading;
 }
@@ -140,14 +140,15 @@ async function read(editor) {
   isReading = true;
   say(editor);
   try {
-    const told = await api.send("POST", api.at(editor.project, "samples", editor.sample.id, "assist", "embedding"), {});
-    if (told.job) await api.finished(told.job);
+    await readOpen(editor);
     isReading = false;
   } catch (error) {
     tell(error);
     return;
   }
-  if (editor.active === hover) say(editor);
+  if (editor.active !== hover) return;
+  say(editor);
+  readNext(editor);
 }
 
 // Ask for the mask of the pointer and the points that stay, the newest question last, ten times a second at most.
