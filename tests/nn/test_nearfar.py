@@ -138,6 +138,13 @@ def test_with_eleven_classes_it_has_under_a_million_and_a_half_parameters() -> N
     assert (total, total - auxiliary) == (1_472_006, 1_415_867)
 
 
+def test_its_training_may_be_recorded_and_that_of_networks_never_tried_may_not() -> None:
+    with torch.device("meta"):
+        ours, fcn = (build(ModelConfig(name), num_classes=3) for name in ("nearfar", "fcn"))
+    assert ours.waits_for_nothing
+    assert not fcn.waits_for_nothing  # its head is nearfar's auxiliary one; its ResNet was not tried
+
+
 def test_a_spec_that_does_not_fit_is_refused() -> None:
     spec = nearfar(ModelConfig("nearfar"))
     for backbone, words in (

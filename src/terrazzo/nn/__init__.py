@@ -13,6 +13,7 @@ holds every entry to:
     network.stage_parameter_names()    the backbone's, a list of sets: layers, nearest the image first
     network.align_corners              bool, where logits are to be resized so that corners meet; absent means False
     network.uses_all_parameters        True where logits depend on every parameter; absent means that nobody knows
+    network.waits_for_nothing          True where a pass on a GPU can be recorded; absent means that nobody tried
     network.spec                       where `segmenter.assemble` builds the network: the dict it is built from
 """
 

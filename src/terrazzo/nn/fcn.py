@@ -18,6 +18,8 @@ from terrazzo.nn.conv import Classifier, ConvNormAct, initialise
 class FCNHead(nn.Module):
     """Maps of a backbone -> logits (B, K, h, w) at the size of the one it reads."""
 
+    waits_for_nothing = True
+
     def __init__(
         self,
         in_channels: Sequence[int],

@@ -32,6 +32,8 @@ from terrazzo.nn.conv import Classifier, ConvNormAct, initialise, statistics_kep
 class NearFar(Backbone):
     """Normalised image (B, C, H, W) -> maps at strides 2, 4, 8 and 16, of `widths` channels."""
 
+    waits_for_nothing = True
+
     def __init__(
         self,
         *,
@@ -148,6 +150,8 @@ class NearFarHead(nn.Module):
 
     From the coarsest map up: resize, add what the next finer map says, and look at it once more.
     """
+
+    waits_for_nothing = True
 
     def __init__(
         self,

@@ -107,6 +107,12 @@ class Segmenter(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     @property
+    def waits_for_nothing(self) -> bool:
+        """Whether a pass on a GPU can be recorded (`recorded.py`), as far as that was tried: each part says so."""
+        parts = (self.backbone, self.head, *([] if self.auxiliary is None else [self.auxiliary]))
+        return all(getattr(part, "waits_for_nothing", False) for part in parts)
+
+    @property
     def gradient_checkpointing(self) -> bool:
         """Whether training keeps one map per block of the backbone, and computes the rest again in backward."""
         return self.backbone.gradient_checkpointing
