@@ -135,8 +135,8 @@ def disagreements(
     """
     step = math.ceil(math.sqrt(mask.size / FINE))
     if step > 1:
-        mask, confidence, label = (one[::step, ::step] for one in (mask, confidence, label))
-        coarse = disagreements(mask, confidence, label, sure=sure, most=most)
+        every = (slice(None, None, step), slice(None, None, step))
+        coarse = disagreements(mask[every], confidence[every], label[every], sure=sure, most=most)
         return tuple(
             Area(one.x * step, one.y * step, one.left * step, one.width * step, one.height * step,
                  one.pixels * step * step, one.label, one.predicted, one.confidence)
