@@ -114,6 +114,39 @@ def test_the_wheel_changes_the_number_of_cells_and_asks_nobody(desk: Desk) -> No
     desk.quiet()
 
 
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_boundaries_are_drawn_where_cells_meet(browser: "Browser", server: Server, ratio: int) -> None:
+    """Every pixel of the picture, by NumPy: drawn where the cell under its middle is not that of its neighbours."""
+    context = browser.new_context(viewport={"width": 900, "height": 700}, device_scale_factor=ratio)
+    desk = Desk.open(context, server, STREET)
+    cells = cells_of(desk).spread(3)
+    desk.set("superpixel", level=4, model=False)
+    for zoom in ("fit()", "zoomTo({x0: 300, y0: 200, x1: 420, y1: 300})"):
+        desk.js(f"() => {{ state.editor.view.{zoom}; state.editor.painter.draw(); }}")
+        scale, x, y, width, height = desk.read(
+            "(({ view: { scale, x, y }, active: { picture } }) => [scale, x, y, picture.width, picture.height])(editor)"
+        )
+        packed = desk.page.evaluate("""() => {
+            const { picture } = window.terrazzo.editor.active;
+            const { data } = picture.getContext("2d").getImageData(0, 0, picture.width, picture.height);
+            return Array.from({ length: data.length / 4 }, (_, i) => (data[4 * i + 3] ? "1" : "0")).join("");
+        }""")
+        drawn = np.frombuffer(packed.encode(), np.uint8).reshape(height, width) == ord("1")
+        columns = np.floor((np.arange(width) + 0.5 - x) / scale).astype(int)
+        rows = np.floor((np.arange(height) + 0.5 - y) / scale).astype(int)
+        seen = np.full((height, width), -1)
+        inside = np.ix_((rows >= 0) & (rows < HW[0]), (columns >= 0) & (columns < HW[1]))
+        seen[inside] = cells[
+            np.ix_(rows[(rows >= 0) & (rows < HW[0])], columns[(columns >= 0) & (columns < HW[1])])
+        ]
+        truth = np.zeros((height, width), bool)
+        truth[:, 1:] |= seen[:, 1:] != seen[:, :-1]
+        truth[1:] |= seen[1:] != seen[:-1]
+        assert drawn.any() and np.array_equal(drawn, truth)
+    desk.quiet()
+    context.close()
+
+
 def test_a_click_paints_a_cell_and_another_click_takes_it_back(desk: Desk, server: Server) -> None:
     cells = cells_of(desk).spread(4)
     desk.choose("road").set("superpixel", level=5)
@@ -127,6 +160,10 @@ def test_a_click_paints_a_cell_and_another_click_takes_it_back(desk: Desk, serve
     desk.click(one)
     desk.saved()
     assert np.array_equal(server.mask(STREET), np.where(cell_at(cells, other), 1, 0))
+    desk.page.keyboard.press("Enter")  # a click where the pointer is
+    desk.saved()
+    assert np.array_equal(server.mask(STREET), np.where(both, 1, 0))
+    desk.page.keyboard.press("Enter")
     desk.page.keyboard.press("Control+KeyZ")
     desk.saved()
     assert np.array_equal(server.mask(STREET), np.where(both, 1, 0))

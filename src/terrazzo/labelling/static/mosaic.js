@@ -1,5 +1,6 @@
-// Superpixels on the screen: boundaries one device pixel wide at every zoom, and colours of cells where somebody wants
-// them. Drawn pixel by pixel into one picture of the stage's size, and again only when the view or the level changed.
+// Superpixels on the screen: boundaries one pixel wide at every zoom, and colours of cells where somebody wants them. Drawn
+// pixel by pixel into one picture of the stage's size, and again only when the view or the level changed. Screens with
+// several device pixels for one of CSS get as many for each of the picture's: hairlines are hard to see, and slow.
 
 const BOUNDARY = [255, 226, 64];
 const FAINT = [70, 200]; // opacity of boundaries: of cells of a few screen pixels, and of large ones
@@ -14,17 +15,19 @@ export class Mosaic {
   // layers: Cells, the later ones over the earlier; colourOf(layer, cell) -> what fills a cell, as rgba() gives it, or 0.
   // key: changes when colourOf does.
   draw(context, view, layers, level, { key = "", colourOf = null } = {}) {
-    const { width, height } = context.canvas;
-    const now = `${width} ${height} ${view.scale} ${view.x} ${view.y} ${level} ${key} ${layers.map((one) => `${one.x0},${one.y0},${one.x1},${one.y1}`)}`;
+    const coarse = Math.max(1, Math.floor(view.ratio)); // device pixels for one of the picture
+    const width = Math.ceil(context.canvas.width / coarse), height = Math.ceil(context.canvas.height / coarse);
+    const now = `${width} ${height} ${coarse} ${view.scale} ${view.x} ${view.y} ${level} ${key} ${layers.map((one) => `${one.x0},${one.y0},${one.x1},${one.y1}`)}`;
     if (now !== this.shown) {
       const began = performance.now();
-      this.make(width, height, view, layers, level, colourOf);
+      this.make(width, height, { x: view.x, y: view.y, scale: view.scale, step: coarse / view.ratio }, layers, level, colourOf);
       this.shown = now;
       this.took = performance.now() - began;
     }
     context.save();
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.drawImage(this.canvas, 0, 0);
+    context.imageSmoothingEnabled = false;
+    context.drawImage(this.canvas, 0, 0, width * coarse, height * coarse);
     context.restore();
   }
 
@@ -80,11 +83,11 @@ export function rgbaOf(color, alpha) {
 
 // One map on the screen: row(y) is the row of the map under a row of the screen, -1 outside; write puts its cells there.
 function prepared(cells, number, wanted, width, height, view, colourOf) {
-  const level = cells.level(wanted), table = cells.tables[level], ratio = view.ratio, offset = number * (1 << 24);
+  const level = cells.level(wanted), table = cells.tables[level], { step } = view, offset = number * (1 << 24);
   const columns = new Int32Array(width);
   let from = width, to = 0;
   for (let x = 0; x < width; x += 1) {
-    const ix = Math.floor(((x + 0.5) / ratio - view.x) / view.scale) - cells.x0;
+    const ix = Math.floor(((x + 0.5) * step - view.x) / view.scale) - cells.x0;
     if (ix < 0 || ix >= cells.columns.length) continue;
     columns[x] = cells.columns[ix];
     from = Math.min(from, x);
@@ -94,7 +97,7 @@ function prepared(cells, number, wanted, width, height, view, colourOf) {
     offset,
     fills: colourOf && Uint32Array.from({ length: cells.counts[level] }, (_, cell) => colourOf(cells, cell, level)),
     row(y) {
-      const iy = Math.floor(((y + 0.5) / ratio - view.y) / view.scale) - cells.y0;
+      const iy = Math.floor(((y + 0.5) * step - view.y) / view.scale) - cells.y0;
       return iy < 0 || iy >= cells.rows.length ? -1 : cells.rows[iy];
     },
     write(line, row) {

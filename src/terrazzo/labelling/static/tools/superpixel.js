@@ -92,6 +92,11 @@ const superpixel = {
   },
 
   key(editor, e) {
+    if (e.code === "Enter" && at && !drag) { // as a click where the pointer is
+      this.down(editor, { ...at, button: 0 });
+      this.up(editor, { ...at, points: [] });
+      return true;
+    }
     if (e.code !== "BracketLeft" && e.code !== "BracketRight") return false;
     turnLevel(editor, e.code === "BracketRight" ? 1 : -1);
     return true;
@@ -129,6 +134,9 @@ const superpixel = {
   },
   get took() {
     return mosaic.took;
+  },
+  get picture() {
+    return mosaic.canvas;
   },
 };
 
