@@ -133,6 +133,18 @@ def test_merging_a_class_says_what_it_touches_and_moves_its_pixels(
     assert (server.mask(1, told["revision"]) == mask).all()  # history keeps it
 
 
+def test_an_image_that_is_gone_is_told_and_the_next_one_opens(browser: "Browser", server: Server) -> None:
+    (server.folder / f"{server.name}-photos" / "a-02.png").unlink()
+    with opened(browser, server, f"#/{server.name}/1") as page:
+        page.wait_for_function("() => window.terrazzo.editor")
+        page.keyboard.press("PageDown")
+        page.locator(".notice").get_by_text("a-02.png").wait_for()
+        assert page.locator(".crumbs").inner_text().endswith("a-02.png")
+        page.keyboard.press("PageDown")
+        page.wait_for_function("() => window.terrazzo.editor?.sample.id === 3")
+        assert page.locator(".notice").is_hidden()
+
+
 def test_a_hostile_name_is_words_wherever_it_stands(browser: "Browser", server: Server) -> None:
     server.ask("POST", server.sample(1, "issues"), {"x": 5, "y": 5, "text": HOSTILE})
     with opened(browser, server, f"#/{server.name}") as page:

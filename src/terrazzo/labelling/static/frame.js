@@ -45,7 +45,12 @@ export async function open(root, project, id) {
   know(await api.get(api.at(project)));
   if (!state.categories.some((one) => one.id === state.category)) change({ category: state.categories[0]?.id ?? 0, previous: 0 });
   const frame = new Frame(root, project);
-  await frame.go(project, id);
+  try {
+    await frame.go(project, id);
+  } catch (error) {
+    await frame.close();
+    throw error;
+  }
   return frame;
 }
 
@@ -141,8 +146,9 @@ class Frame {
     const says = [];
     if (why) says.push(`Read-only: ${why.says}.`);
     if (sample?.status === "rejected" && sample.reason) says.push(`Rejected: ${sample.reason}`);
-    if (sample?.image_state === "missing") says.push("The image's file is gone.");
-    if (sample?.image_state === "changed") says.push("The image's file has changed since it was added.");
+    if (this.failure) says.push(this.failure);
+    else if (sample?.image_state === "missing") says.push("The image's file is gone.");
+    else if (sample?.image_state === "changed") says.push("The image's file has changed since it was added.");
     this.notice.hidden = says.length === 0;
     this.notice.replaceChildren(el("span", {}, says.join(" ")));
     if (this.session?.lease.isRefused) this.notice.append(el("button", { type: "button", onclick: () => this.session.takeOver().catch(tell) }, "Take over …"));
@@ -169,13 +175,26 @@ class Frame {
     const session = this.session = new Session(this.project, Number(id), this.stage);
     this.pins.follow(null);
     this.stage.setAttribute("aria-busy", "true");
-    await session.open();
-    if (mine !== this.turn || !session.editor) return;
+    this.failure = null;
+    try {
+      await session.open();
+    } catch (error) {
+      if (error.status === 401 || state.sample?.id !== session.id) throw error;
+      if (mine !== this.turn) return;
+      this.failure = error.message; // of this image alone: the others are a key away
+    }
+    if (mine !== this.turn) return;
     this.stage.removeAttribute("aria-busy");
+    await this.arrived(session, mine);
+  }
+
+  async arrived(session, mine) {
     this.stage.setAttribute("aria-label", `Image ${state.sample.name}`);
     document.title = `${state.sample.name} · ${this.project} · terrazzo`;
-    this.showTools(session.editor);
-    this.pins.follow(session.editor.view, () => this.crosshair.place());
+    if (session.editor) {
+      this.showTools(session.editor);
+      this.pins.follow(session.editor.view, () => this.crosshair.place());
+    }
     this.showNotice();
     this.stage.focus({ preventScroll: true });
     const index = await this.listing.find(session.id);
