@@ -37,7 +37,7 @@ def test_the_loop_ends_with_the_command_that_labels_on(
         said = [server.stdout.readline() for _ in range(4)]
         (address,) = re.findall(r"http://127\.0\.0\.1:\d+/", "".join(said))
         assert f"The project gets the {len(SCENE_CLASSES)} classes of run.\n" in said
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while True:
             with urllib.request.urlopen(f"{address}api/v1/projects/street", timeout=30) as answer:
                 told = json.load(answer)
