@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from terrazzo.errors import MissingPathError, UnreadableFileError, WeightsError
+from terrazzo.errors import MissingExtraError, MissingPathError, UnreadableFileError, WeightsError
 from terrazzo.labelling import sam
 from terrazzo.labelling.kept import Kept
 from terrazzo.labelling.prompts import Prompt
@@ -150,6 +150,15 @@ def test_weights_that_are_named_and_not_there_are_told(
     monkeypatch.setattr(pytest.importorskip("huggingface_hub.constants"), "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv(sam.VARIABLE, name)
     with pytest.raises(MissingPathError, match=r"hf download facebook/sam2\.1-hiera-tiny"):
+        weights()
+
+
+def test_without_transformers_there_are_no_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam, "_has_transformers", lambda: False)
+    monkeypatch.delenv(sam.VARIABLE, raising=False)
+    assert weights() is None
+    monkeypatch.setenv(sam.VARIABLE, str(folder))
+    with pytest.raises(MissingExtraError, match=r"terrazzo\[transformers\]"):
         weights()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.errors import MissingPathError, TerrazzoError, UnreadableFileError
+from terrazzo.errors import TerrazzoError, UnreadableFileError
 from terrazzo.labelling.grabcut import grabcut
 from terrazzo.labelling.jobs import Job, Jobs
 from terrazzo.labelling.kept import Kept
@@ -164,8 +164,8 @@ class Assist:
                 except TerrazzoError as error:
                     found = f" ({error.found})" if error.found else ""
                     self._no_sam = error.what.rstrip(".") + found
-                    if isinstance(error, MissingPathError) and error.hint:
-                        self._no_sam += f". {error.hint} {error.command or ''}".rstrip()
+                    if error.command:
+                        self._no_sam += f". {error.hint or 'To have them:'} {error.command}"
             return self._sam
 
     def _ready_maps(self, project: Project, key: str) -> Maps | None:

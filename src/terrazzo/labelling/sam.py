@@ -9,6 +9,7 @@ Licences, as published with the weights: SAM 2 and 2.1 Apache-2.0; SAM 3 its own
 Neither is part of terrazzo or passed on by it.
 """
 
+import importlib.util
 import json
 import os
 import threading
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from terrazzo.errors import MissingPathError, UnreadableFileError, WeightsError
+from terrazzo.errors import MissingExtraError, MissingPathError, UnreadableFileError, WeightsError
 from terrazzo.labelling.prompts import Prompt, Proposal
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ LOOKS = {  # model type: (class in transformers, mean, deviation), where the fol
     "sam3_tracker": ("Sam3TrackerModel", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "sam3_video": ("Sam3TrackerModel", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-IN_MEMORY = 4  # embeddings; one of SAM 2 has 8 MB
 REFINED = 32  # answers whose logits are kept, for the next point to start from
 
 Maps = list[NDArray[np.float16]]  # an embedding: three maps, fine to coarse
@@ -54,11 +54,17 @@ def weights() -> Path | None:
     """Return the folder of the weights that are used: the one in $TERRAZZO_SAM, else the first of KNOWN on the disk.
 
     None where there are none, or transformers is not installed. Raises MissingPathError where the variable names
-    nothing that is there.
+    nothing that is there, MissingExtraError where it names something that transformers would have to open.
     """
     chosen = os.environ.get(VARIABLE, "")
     if chosen == "none":
         return None
+    if chosen and not _has_transformers():
+        raise MissingExtraError(
+            f"{VARIABLE} names weights that nothing here can open.",
+            found="no transformers",
+            command='pip install "terrazzo[transformers]"',
+        )
     if chosen:
         folder = Path(chosen).expanduser()
         found = folder if (folder / "config.json").is_file() else _on_disk(chosen)
@@ -227,11 +233,13 @@ def _fingerprint(folder: Path) -> str:
     return total.hexdigest()
 
 
+def _has_transformers() -> bool:
+    return importlib.util.find_spec("transformers") is not None
+
+
 def _on_disk(name: str) -> Path | None:
     """The folder of a model of the Hub among what was fetched to this disk; nothing is asked of the network."""
-    import importlib.util
-
-    if name.count("/") != 1 or importlib.util.find_spec("transformers") is None:
+    if name.count("/") != 1 or not _has_transformers():
         return None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError

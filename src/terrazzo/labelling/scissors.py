@@ -19,7 +19,6 @@ from terrazzo.labelling.prompts import Box, Point
 
 MOST_PIXELS = 750_000  # of a view as it is searched; larger ones are made smaller
 KEPT = 4  # views; each holds about 20 bytes a pixel
-MOST_IN_VIEW = 100_000_000
 
 
 @dataclass(eq=False)
