@@ -7,26 +7,42 @@ import { change, may, mayDraw, state, watch } from "../state.js";
 
 export const COLOR = /^#[0-9a-f]{6}$/i;
 
+// One change after the other, for a class is known to the server by what it was called before.
+let before = Promise.resolve();
+
+function turn(work) {
+  before = before.then(work);
+  return before;
+}
+
 export function categoriesPanel(project, refresh) {
   const list = el("ul.classes", { "aria-label": "Classes" });
   const count = el("span.soft.small.tabular");
   const adding = addForm(project, refresh);
   const element = el("section.card", { "aria-labelledby": "classes-title" },
     el("header", {}, el("h2", { id: "classes-title" }, "Classes"), count), list, adding);
-  const unwatch = watch(["categories", "project"], () => {
+  let isStale = false; // somebody's hands are on a row: it is drawn anew when they are gone
+  const draw = () => {
     count.textContent = state.categories.length || "";
     adding.hidden = !mayDraw();
-    if (list.contains(document.activeElement) && document.activeElement.matches("input.name, input[type=color]")) return; // not under somebody's hands
+    const at = list.contains(document.activeElement) ? document.activeElement : null;
+    isStale = at !== null && (at.type === "color" || (at.matches("input.name") && at.value !== at.dataset.name));
+    if (isStale) return;
+    const focused = at?.closest("li").dataset.category;
+    const place = at ? [...at.closest("li").querySelectorAll("input, button")].indexOf(at) : -1;
     const all = state.categories.reduce((sum, one) => sum + (one.pixels ?? 0), 0);
     list.replaceChildren(...state.categories.map((one, index) => row(project, one, index, all, refresh)));
-    if (state.categories.length === 0) list.append(el("p.soft", { class: "small body" }, "What may be in the images: road, sky, car … One name at a time."));
-  });
+    if (state.categories.length === 0) list.append(el("li.soft", { class: "small" }, "What may be in the images: road, sky, car …"));
+    if (at) list.querySelector(`[data-category="${focused}"]`)?.querySelectorAll("input, button")[place]?.focus();
+  };
+  list.addEventListener("focusout", () => setTimeout(() => { if (isStale && list.isConnected) draw(); }));
+  const unwatch = watch(["categories", "project"], draw);
   return { element, close: unwatch };
 }
 
 function row(project, one, index, all, refresh) {
   const isOpen = mayDraw();
-  const patch = async (body) => {
+  const patch = (body) => turn(async () => {
     try {
       const told = await api.send("PATCH", api.at(project, "categories", one.id), body);
       change({ categories: state.categories.map((other) => (other.id === one.id ? { ...other, ...told } : other)) });
@@ -35,8 +51,8 @@ function row(project, one, index, all, refresh) {
       name.value = one.name;
     }
     refresh();
-  };
-  const name = el("input.name", { value: one.name, "aria-label": `Name of ${one.name}`, disabled: !isOpen, maxlength: 200, autocomplete: "off", spellcheck: "false" });
+  });
+  const name = el("input.name", { value: one.name, "data-name": one.name, "aria-label": `Name of ${one.name}`, disabled: !isOpen, maxlength: 200, autocomplete: "off", spellcheck: "false" });
   name.addEventListener("change", () => {
     const wanted = name.value.trim();
     if (wanted && wanted !== one.name) patch({ name: wanted });
