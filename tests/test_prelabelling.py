@@ -94,7 +94,10 @@ def test_classes_of_no_category_are_left_out_or_added_as_somebody_says(model: Pa
     prelabelling.predict(project)
     truth = said(model, project, NAMES[0]) == SCENE_CLASSES.names.index("road") + 1
     assert (project.predictions.get(NAMES[0], one.labelset).mask == truth).all()
+    prelabelling.attach(project, model, mapping={"sidewalk": 1})
+    assert prelabelling.attach(project, model).mapping["sidewalk"] == 1, "what was said stays"
     again = prelabelling.attach(project, model, add=["sky"])
+    assert again.mapping["sidewalk"] is None, "until something else is said"
     assert again.mapping["sky"] == project.categories["sky"].id == 2 and again.mapping["car"] is None
 
 

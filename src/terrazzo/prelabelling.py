@@ -110,10 +110,15 @@ def attach(
     """Attach a model to a project; its classes are the categories of the same names.
 
     add: classes that become new categories; None: all, where the project has no category yet, else none. mapping:
-    {class: category id, or None} beyond equal names. What is neither is left out: the model's pixels of it are 0.
+    {class: category id, or None} beyond equal names. What is neither is left out: the model's pixels of it are 0. A
+    model that is attached already, and of which nothing new is said, keeps what its classes were mapped to.
     Raises what `load` raises, UsageError and UnknownNameError for a mapping that cannot be.
     """
     made = plan(source, project)
+    if add is None and mapping is None:
+        living = {one.id for one in project.categories}
+        before = [one.mapping for one in project.models.all() if one.hash == made.hash]
+        mapping = {name: number for one in before for name, number in one.items() if number in living}
     chosen = made.missing if add is None and not len(project.categories) else list(add or ())
     return project.models.attach(
         made.hash,
