@@ -257,7 +257,7 @@ def _stacked(images: Sequence[Image]) -> NDArray[np.float32]:
     height, width, channels = images[0].shape
     image_BCHW = np.empty((len(images), channels, height, width), np.float32)
     for slot, image in zip(image_BCHW, images, strict=True):
-        slot[...] = unit_range(image).transpose(2, 0, 1)
+        unit_range(image.transpose(2, 0, 1), out=slot)
     return image_BCHW
 
 

@@ -241,6 +241,10 @@ def test_sizes_the_network_sees(resize: str, size_hw: tuple[int, int], expected:
 def test_white_is_one() -> None:
     assert unit_range(np.array([0, 51, 255], np.uint8)).tolist() == [0, np.float32(0.2), 1]
     assert unit_range(np.array([0, 13107, 65535], np.uint16)).tolist() == [0, np.float32(0.2), 1]
+    out = np.empty((2, 1), np.float32)
+    assert unit_range(np.array([[255], [0]], np.uint8), out=out) is out
+    assert out.tolist() == [[1], [0]]
+    assert unit_range(np.array([[-2.5], [7]], np.float32), out=out).tolist() == [[-2.5], [7]]
     floats = np.array([-1, 0.5, 7], np.float32)
     assert unit_range(floats) is floats
 

@@ -113,11 +113,19 @@ def resize_image(image: NDArray[Any], size_hw: Size, *, threads: int = 1) -> NDA
     return crop_resize(image, (0, 0, height, width), size_hw, threads=threads)
 
 
-def unit_range(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Return `image` as float32, white being 1: uint8 / 255, uint16 / 65535, float32 as it is."""
-    if image.dtype == np.float32:
-        return image
-    return image.astype(np.float32) / np.float32(_white(image.dtype))
+def unit_range(image: NDArray[Any], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+    """Return `image` as float32, white being 1: uint8 / 255, uint16 / 65535, float32 as it is.
+
+    out: of the image's shape, to write to.
+    """
+    if out is None:
+        if image.dtype == np.float32:
+            return image
+        out = np.empty(image.shape, np.float32)
+    out[...] = image
+    if image.dtype != np.float32:
+        out /= np.float32(_white(image.dtype))
+    return out
 
 
 class TrainTransform:
@@ -208,7 +216,7 @@ class TrainTransform:
         from terrazzo.kernels.crop_resize import crop_resize_mask
 
         size_hw = height, width = resized_hw(mask.shape, self.config)
-        image_CHW[:, :height, :width] = unit_range(resize_image(image, size_hw)).transpose(2, 0, 1)
+        unit_range(resize_image(image, size_hw).transpose(2, 0, 1), out=image_CHW[:, :height, :width])
         whole = (0.0, 0.0, float(mask.shape[0]), float(mask.shape[1]))
         mask_HW[:height, :width] = mask if mask.shape == size_hw else crop_resize_mask(mask, whole, size_hw)
         return size_hw

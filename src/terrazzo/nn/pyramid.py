@@ -44,6 +44,8 @@ def pooled(x_BCHW: Tensor, scales: Sequence[int], *, training: bool = False) -> 
     """
     if is_plain(x_BCHW, training=training):
         return [F.adaptive_avg_pool2d(x_BCHW, scale) for scale in scales]
+    if list(scales) == [1]:
+        return [x_BCHW.mean((2, 3), keepdim=True)]
     height, width = x_BCHW.shape[2:]
     x_BHWC = x_BCHW.permute(0, 2, 3, 1)
     rows_SH = torch.cat([averaging_matrix(height, scale, x_BCHW) for scale in scales])
@@ -145,6 +147,8 @@ def averaging_matrix(size: int, cells: int, like: Tensor) -> Tensor:
 
 def resizing_matrix(cells: int, size: int, like: Tensor, *, align_corners: bool) -> Tensor:
     """Return (size, cells): bilinear interpolation along one side, as F.interpolate has it; dtype of `like`."""
+    if cells == 1:  # the general way makes OpenVINO 2026.4 rewrite a graph of free size for ever
+        return torch.ones(size, 1, device=like.device, dtype=like.dtype)
     pixel = torch.arange(size, device=like.device, dtype=torch.float64)
     if align_corners:
         source = pixel * ((cells - 1) / max(size - 1, 1))
