@@ -108,7 +108,8 @@ def test_the_wheel_changes_the_number_of_cells_and_asks_nobody(desk: Desk) -> No
         level = min(max(level - turn, 0), len(cells.counts) - 1)
         wanted.append(cells.counts[level])
     assert seen == wanted
-    assert [url for url in desk.asked[asked:] if "/events" not in url] == []
+    heartbeats = ("/events", "/lease")
+    assert [url for url in desk.asked[asked:] if not url.endswith(heartbeats)] == []
     assert desk.page.evaluate("() => scrollY") == scrolled
     assert sorted(steps)[len(steps) // 2] < 120  # ms to draw all boundaries; 30 on a quiet machine
     desk.quiet()
@@ -354,7 +355,13 @@ def test_cells_are_coloured_and_painted_as_the_model_says(desk: Desk, server: Se
         truth[cell] = np.bincount(says[cell]).argmax()
     assert set(np.unique(truth)) == {0, 1, 2}
     assert np.array_equal(server.mask(STREET), truth)
-    desk.click(right)  # and back
+    asked = len(desk.asked)
+    place = desk.place(right)
+    desk.page.mouse.wheel(0, 100)
+    desk.page.mouse.wheel(0, -100)
+    desk.page.wait_for_timeout(150)
+    assert [url for url in desk.asked[asked:] if "predictions" in url] == []
+    desk.page.mouse.click(*place)  # and back
     desk.saved()
     assert np.array_equal(server.mask(STREET), np.where(truth == 2, 0, truth))
     desk.quiet()
@@ -418,10 +425,21 @@ def test_grabcut_answers_while_sam_reads_the_image(desk: Desk, server: Server) -
     desk.page.wait_for_timeout(300)
     assert 2 <= len(asked) <= 10 * seconds + 3  # ten a second at most
     assert asked[-1]["positive"][0] == pytest.approx([159, 300], abs=1)  # the newest place is not forgotten
-    desk.click((250, 300), button="right")
-    desk.page.wait_for_timeout(300)
-    assert len(asked[-1]["negative"]) == 1
-    desk.page.wait_for_timeout(100)
+    with desk.page.expect_request(
+        lambda one: one.url.endswith("/assist/sam") and '"negative":[[' in (one.post_data or "")
+    ):
+        desk.click((250, 300), button="right")
     assert reads[:2] == [(DISC, "read"), (STREET, "read")]  # the open image, then the next
     assert (STREET, "DELETE") not in reads
+    desk.quiet()
+
+
+@pytest.mark.parametrize("sample", [DISC])
+def test_where_no_model_has_looked_that_is_said_once(desk: Desk) -> None:
+    cells_of(desk, DISC)
+    before = len(desk.asked)
+    desk.set("superpixel", model=True)
+    desk.page.get_by_text("No model has looked at this image yet.").wait_for(timeout=1000 * WAIT)
+    assert desk.read("editor.option('superpixel', 'model')") is False
+    assert sum("/predictions" in url for url in desk.asked[before:]) == 1
     desk.quiet()

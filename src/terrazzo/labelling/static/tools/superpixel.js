@@ -2,9 +2,8 @@
 // a click on a painted one takes it back. Another level is another table, so what is painted stays, and may be taken back
 // in finer pieces than it was painted in.
 
-import * as api from "../api.js";
+import { newestSaid } from "../cellmodel.js";
 import { loadCells } from "../cells.js";
-import { blocks, inflateIds } from "../codec.js";
 import { tell, toast } from "../elements.js";
 import { Mosaic, rgbaOf } from "../mosaic.js";
 import { Note } from "../note.js";
@@ -18,7 +17,7 @@ const SOON = 400; // ms after an image was opened: its cells are made ready
 
 const mosaic = new Mosaic();
 const note = new Note();
-const known = new Map(); // "project/sample" -> {layers, painted, classes, loading}
+const known = new Map(); // "project/sample" -> {layers, painted, model, loading}
 
 let at = null; // the pointer
 let drag = null; // what is drawn just now: {id, isErasing, isPending, seen, x, y}
@@ -40,6 +39,8 @@ const superpixel = {
   },
 
   activate(editor) {
+    const one = known.get(nameOf(editor));
+    if (one) one.model = null; // a newer one may have looked meanwhile
     ends = [watch(["options"], () => follow(editor), { now: false })];
     ready(editor).then(() => follow(editor), tell);
     follow(editor);
@@ -113,8 +114,8 @@ const superpixel = {
   draw(editor, context) {
     const one = known.get(nameOf(editor)), level = levelOf(editor);
     if (!one?.layers.length) return;
-    const { classes } = one, { categories } = editor.state;
-    const isColoured = editor.option(NAME, "model") && classes;
+    const { categories } = editor.state;
+    const isColoured = editor.option(NAME, "model") && one.model !== null;
     if (isColoured || editor.option(NAME, "lines")) {
       mosaic.draw(context, editor.view, one.layers, level, {
         key: isColoured ? `${one.turn} ${categories.map(({ color }) => color)}` : "",
@@ -153,7 +154,7 @@ export async function ready(editor) {
   const name = nameOf(editor);
   let one = known.get(name);
   if (!one) {
-    one = { layers: [], painted: null, classes: null, loading: null, turn: 0, width: editor.label.width };
+    one = { layers: [], painted: null, model: null, loading: null, turn: 0 };
     known.set(name, one);
     while (known.size > KEPT) known.delete(known.keys().next().value);
   }
@@ -381,49 +382,30 @@ function shapeOf(cells, level, cell, isIn) {
 
 // -- what the model says of cells ---------------------------------------------------------------------------------------
 
-// Fetch the newest prediction, and count its classes in every fine cell.
+// Fetch the newest prediction; where there is none, that is said, and not asked for again.
 async function colour(editor, one) {
-  if (one.classes || one.colouring) return;
-  one.colouring = true;
+  if (one.model || one.isAsking) return;
+  one.isAsking = true;
   try {
-    const path = (...rest) => api.at(editor.project, "samples", editor.sample.id, "predictions", ...rest);
-    const { items } = await api.get(path());
-    if (!items.length) {
-      toast("No model has looked at this image yet.", "warn", { seconds: 4 });
-      return;
-    }
-    const newest = items.reduce((a, b) => (b.at > a.at ? b : a));
-    const [packed] = blocks(await api.bytes(path(newest.labelset)));
-    one.classes = await inflateIds(packed, editor.label.width * editor.label.height);
-    one.said = new Map();
+    one.model = await newestSaid(editor.project, editor.sample.id, editor.label.width, editor.label.height);
     one.turn += 1;
+    if (one.model === null) {
+      toast("No model has looked at this image yet.", "warn", { seconds: 4 });
+      editor.setOption(NAME, "model", false);
+      editor.setOption(NAME, "paints", "class");
+    }
   } catch (error) {
     tell(error);
+    editor.setOption(NAME, "model", false);
+    editor.setOption(NAME, "paints", "class");
   } finally {
-    one.colouring = false;
+    one.isAsking = false;
     editor.painter.moved();
   }
 }
 
-// The class that the model gives to most of a cell's pixels; 0: none.
 function modelSays(one, cells, level, cell) {
-  if (!one.classes) return 0;
-  if (!one.said.has(cells)) one.said.set(cells, []);
-  const tables = one.said.get(cells);
-  tables[level] ??= majority(one, cells, level);
-  return tables[level][cell];
-}
-
-function majority({ classes, width }, cells, level) {
-  const counts = Array.from({ length: cells.counts[level] }, () => new Map()), table = cells.tables[level];
-  cells.rows.forEach((row, y) => {
-    const start = row * cells.width, line = (cells.y0 + y) * width + cells.x0;
-    for (let x = 0; x < cells.columns.length; x += 1) {
-      const count = counts[table[cells.fine[start + cells.columns[x]]]], id = classes[line + x];
-      count.set(id, (count.get(id) ?? 0) + 1);
-    }
-  });
-  return counts.map((count) => [...count].reduce((a, b) => (b[1] > a[1] ? b : a), [0, 0])[0]);
+  return one.model?.says(cells, level, cell) ?? 0;
 }
 
 function colourOf(one, cells, cell, level, categories) {
