@@ -220,6 +220,8 @@ def test_a_whole_round_of_work_without_a_mouse(browser: "Browser", server: Serve
         problems += check(page)
         keys.press("Enter")  # v1, as proposed
         page.locator("[data-release=v1]").wait_for()
+        page.evaluate("document.getElementById('toasts').append(document.createElement('button'))")
+        assert [one.partition(":")[0] for one in check(page)] == ["no name"]  # the check sees what is wrong
     assert statuses(server)["a-01.png"] == "labelled"
     assert [one["name"] for one in server.get(f"/projects/{server.name}/releases")["items"]] == ["v1"]
     assert problems == []

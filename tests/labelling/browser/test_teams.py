@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from labelling.chromium import TILE, Desk, Server, swept
+from labelling.chromium import TILE, WAIT, Desk, Server, swept
 from labelling.pages import opened, street
 
 if TYPE_CHECKING:
@@ -98,6 +98,28 @@ def test_stale_writes_are_refused_and_kept_and_other_places_are_merged(
     desk.page.wait_for_function("() => window.terrazzo.editor.label.counts[0] < 60 * 600 / 4")
     assert (server.mask(2)[:, :TILE] == ROAD).all()
     desk.quiet(but="ERR_FAILED")
+    context.close()
+
+
+def test_eight_tabs_hear_of_a_change_and_go_on_when_the_one_that_listens_is_closed(
+    browser: "Browser", server: Server
+) -> None:
+    context = browser.new_context()
+    asked: list[str] = []
+    context.on("request", lambda one: asked.append(one.url) if one.url.endswith("/events") else None)
+    tabs = [context.new_page() for _ in range(8)]  # a browser opens six connections to a server
+    for tab in tabs:
+        tab.goto(f"{server.url}#/street")
+        tab.get_by_role("link", name="a-03.png").wait_for(timeout=1000 * WAIT)
+    assert len(asked) == 1
+    for status, says in (("skipped", "Skipped 1"), ("in_progress", "In progress")):
+        server.ask("PATCH", server.sample(3), {"status": status})
+        for tab in tabs:
+            tab.get_by_role("button", name=says).wait_for(timeout=1000 * WAIT)
+        tabs.pop(0).close()
+        tabs[-1].wait_for_function(
+            "async () => (await navigator.locks.query()).held.some(({name}) => name === 'terrazzo events street')"
+        )
     context.close()
 
 

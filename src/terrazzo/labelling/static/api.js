@@ -40,8 +40,47 @@ export async function send(method, path, body, { signal, keepalive = false } = {
 }
 
 // Hear what happens in a project until the returned function is called; `handler({kind, …})`. A line that broke is
-// taken up again by the browser, and `handler({kind: "reconnected"})` says that something may have been missed.
+// taken up again, and `handler({kind: "reconnected"})` says that something may have been missed.
+//
+// Browsers open six connections to a server, for all tabs together, and a line of events holds one for as long as its tab
+// is open: so one tab listens, and tells the others. Where tabs cannot agree (no https, another machine) each listens.
 export function listen(project, handler) {
+  if (!navigator.locks) return line(project, handler);
+  const channel = new BroadcastChannel(`terrazzo ${project}`);
+  channel.onmessage = ({ data }) => handler(data);
+  const left = new AbortController();
+  let end = () => {};
+  const lead = (isHeir) => new Promise((resolve) => {
+    if (left.signal.aborted) {
+      resolve();
+      return;
+    }
+    const hear = (event) => {
+      handler(event);
+      channel.postMessage(event);
+    };
+    const close = line(project, hear);
+    if (isHeir) hear({ kind: "reconnected" }); // nobody listened for a moment
+    end = () => {
+      close();
+      resolve();
+    };
+  });
+  const name = `terrazzo events ${project}`;
+  const wait = () => navigator.locks.request(name, { signal: left.signal }, () => lead(true)).catch(() => {}); // left before
+  navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+    if (lock) return lead(false);
+    wait();
+    return undefined;
+  });
+  return () => {
+    left.abort();
+    end();
+    channel.close();
+  };
+}
+
+function line(project, handler) {
   const source = new EventSource(BASE + at(project, "events"));
   let isBroken = false;
   let timer = 0;
@@ -56,7 +95,7 @@ export function listen(project, handler) {
     isBroken = true;
     if (source.readyState === EventSource.CLOSED && !again) {
       // the browser gives up where the answer was an error, such as a proxy's 502
-      timer = setTimeout(() => { again = listen(project, handler); handler({ kind: "reconnected" }); }, 3000);
+      timer = setTimeout(() => { again = line(project, handler); handler({ kind: "reconnected" }); }, 3000);
     }
   };
   return () => {

@@ -110,7 +110,7 @@ function isControls(event) {
 }
 
 function down(event) {
-  if (event.isComposing || isTyping(event.target) || document.querySelector("dialog[open]")) return;
+  if (event.isComposing || isTyping(event.target) || document.querySelector("dialog[open], [popover]:popover-open")) return;
   if (isControls(event)) return;
   if (firsts.some((handler) => handler(event))) {
     event.preventDefault();
