@@ -51,6 +51,9 @@ RUNS = {
     "predict": Run("One decoded 1080p image to its class map", "predict.py"),
     "predict_folder": Run("A folder of images, files in, files out", "predict_folder.py"),
     "step": Run("A training step beside transformers", "step.py"),
+    "step-bf16": Run(
+        "A training step in bf16 beside transformers in f32", "step.py --precision bf16 --peer-precision f32"
+    ),
     "step_gpu": Run("Training steps on a GPU", "step_gpu.py", is_gpu=True),
     "kernels_gpu": Run("Kernels on a GPU beside torch and torchmetrics", "kernels_gpu.py", is_gpu=True),
     "predict_gpu": Run("A decoded 1080p image to its class map on a GPU", "predict_gpu.py", is_gpu=True),
@@ -60,6 +63,7 @@ RUNS = {
     "serve-bf16": Run("The server in bf16 beside a plain one at f32", "serve.py --form def --precision bf16"),
     "superpixels": Run("Superpixels: time, and how cells keep to what is drawn", "superpixels.py"),
     "serve-soak": Run("The server at twice its capacity", "serve.py --soak 600"),
+    "label_latency": Run("The labelling page on a 12-megapixel image", "label_latency.py"),
     "quality": Run("Quality per compute: CamVid val after 600 s of training on 2 cores", "quality.py"),
 }
 

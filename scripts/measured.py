@@ -45,8 +45,10 @@ def step(result: dict[str, Any]) -> Iterator[Row]:
     """A training step."""
     height, width = result["size_hw"]
     size = f"{result['batch']} x {height}x{width}"
+    peer = result.get("peer_precision", result["precision"])
+    other = f", {peer}" if peer != result["precision"] else ""
     what = f"Training step, SegFormer-{result['model'].upper()}, {size}, {result['precision']}"
-    beside = f"{result['transformers_ms']:,.1f} ms: transformers ({result['ratio']:.2f}x)"
+    beside = f"{result['transformers_ms']:,.1f} ms: transformers{other} ({result['ratio']:.2f}x)"
     is_gpu = result["peak_memory_mib"] > [0, 0]  # not measured on a CPU
     on = result["device"] if is_gpu else _threads(result["threads"], result["device"])
     yield what, f"{result['terrazzo_ms']:,.1f} ms", beside, on
@@ -233,6 +235,35 @@ def importing(result: dict[str, Any]) -> Iterator[Row]:
     yield what, ours, beside, _threads(result["workers"], result["processor"])
 
 
+def label_latency(result: dict[str, Any]) -> Iterator[Row]:
+    """What the labelling page lets one wait."""
+    height, width = result["size_hw"]
+    words = {
+        "preview": "preview",
+        "pointer_to_pixel_p95": "brush, pointer to pixel (95 %)",
+        "acknowledged_p95": "stroke saved (95 %)",
+        "undo_p95": "undo (95 %)",
+        "next_image": "next image",
+    }
+    ours = "; ".join(f"{result[name]:.0f} ms: {told}" for name, told in words.items())
+    beside = "; ".join(f"{result['targets'][name]:.0f}" for name in words) + " ms, asked of four cores"
+    what = f"Labelling a {width}x{height} image in Chromium"
+    yield what, ours, beside, f"{result['cores']} cores of {result['processor']}, browser and server"
+
+
+def superpixels(result: dict[str, Any]) -> Iterator[Row]:
+    """Cells of a large image."""
+    what = "Superpixels of a 12-megapixel image, seven nested levels"
+    kept, squares = result["nested"][3], result["squares"][3]
+    cells = f"{100 * kept:.1f} % of drawn pixels kept by {result['levels'][3]} cells"
+    yield (
+        what,
+        f"{result['total']:.2f} s; {cells}",
+        f"{100 * squares:.1f} %: as many squares",
+        result["processor"],
+    )
+
+
 ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "quality": quality,
     "step": step,
@@ -244,6 +275,8 @@ ROWS: dict[str, Callable[[dict[str, Any]], Iterator[Row]]] = {
     "predict_folder": predict_folder,
     "serve": serve,
     "serve-soak": soak,
+    "label_latency": label_latency,
+    "superpixels": superpixels,
     "loader": loader,
     "metrics": metrics,
     "evaluate_memory": evaluate_memory,
