@@ -65,10 +65,14 @@ def desk(browser: "Browser", server: Server, sample: int) -> Iterator[Desk]:
 def cells_of(desk: Desk, sample: int = STREET) -> Superpixels:
     """The cells as any client gets them, once the page has them too."""
     desk.tool("superpixel")
-    desk.page.wait_for_function(
-        "() => window.terrazzo.editor.active.cells(window.terrazzo.editor)", timeout=1000 * WAIT
-    )
+    until(desk, "editor.active.has(editor).layers === 1")
     return unpack(desk.server.ask("GET", desk.server.sample(sample, "superpixels")))
+
+
+def until(desk: Desk, claim: str) -> None:
+    """Wait until something is true of `editor`."""
+    body = f"() => {{ const {{ editor }} = window.terrazzo; return {claim}; }}"
+    desk.page.wait_for_function(body, timeout=1000 * WAIT)
 
 
 def cell_at(cells: np.ndarray, point: tuple[float, float]) -> np.ndarray:
@@ -255,7 +259,7 @@ def test_sharpened_cells_lie_over_the_rest(desk: Desk, server: Server) -> None:
         desk.set("superpixel", sharp=True)
     part = unpack(got.value.body())
     x0, y0, x1, y1 = part.box
-    desk.page.wait_for_timeout(300)
+    until(desk, "editor.active.has(editor).layers === 2")
     inside = part.spread(2)
     cell = inside == inside[290 - y0, 350 - x0]
     desk.click((350.5, 290.5))
@@ -344,7 +348,7 @@ def test_cells_are_coloured_and_painted_as_the_model_says(desk: Desk, server: Se
     )
     with desk.page.expect_response(lambda one: "/predictions/" in one.url and one.ok):
         desk.choose("unclear").set("superpixel", level=6, paints="model", model=True)
-    desk.page.wait_for_timeout(300)
+    until(desk, "editor.active.has(editor).model")
     desk.click(left)
     desk.click(right)
     desk.saved()

@@ -133,6 +133,10 @@ const superpixel = {
     const cells = this.cells(editor);
     return cells ? cells.counts[cells.level(levelOf(editor))] : 0;
   },
+  has(editor) {
+    const one = known.get(nameOf(editor));
+    return { layers: one?.layers.length ?? 0, model: Boolean(one?.model) };
+  },
   get took() {
     return mosaic.took;
   },
