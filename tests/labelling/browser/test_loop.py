@@ -240,13 +240,13 @@ def test_a_model_is_attached_after_its_classes_are_shown(browser: "Browser", ser
     page.fill("input[placeholder='runs/street-v1']", "runs/trams")
     page.click("dialog button.primary")
     rows = page.locator("dialog tbody tr")
-    rows.nth(2).wait_for(timeout=60_000)
+    rows.nth(2).wait_for(timeout=180_000)
     assert [rows.nth(n).locator("select").input_value() for n in range(3)] == ["3", "", ""]
     assert "“sky” is written otherwise" in rows.nth(2).inner_text()
     rows.nth(1).locator("select").select_option("+")
     rows.nth(2).locator("select").select_option(label="sky")
     page.click("dialog button.primary")
-    page.wait_for_selector("text=trams is attached.", timeout=60_000)
+    page.wait_for_selector("text=trams is attached.", timeout=180_000)
     newest = server.get("/projects/street/models")["items"][0]
     assert [(one["name"], one["category_id"]) for one in newest["classes"]] == [
         ("road", 3),
@@ -273,8 +273,8 @@ def test_train_on_this_from_the_form_to_predictions(browser: "Browser", server: 
         "train.log_every=1", "data.workers=0",
     ]))  # fmt: skip
     page.click("dialog button.primary")
-    page.wait_for_selector(".job[data-kind=train]", timeout=30_000)
-    page.wait_for_selector("text=/street-v1 is trained/", timeout=120_000)
+    page.wait_for_selector(".job[data-kind=train]", timeout=120_000)
+    page.wait_for_selector("text=/street-v1 is trained/", timeout=300_000)
     models = server.get("/projects/street/models")["items"]
     assert [one["name"] for one in models] == ["street-v1", "blocks"]
     assert all(one["category_id"] for one in models[0]["classes"])
@@ -292,7 +292,7 @@ def test_train_on_this_from_the_form_to_predictions(browser: "Browser", server: 
         "val",
     ]
     page.click("text=Predict all images")
-    page.wait_for_selector("text=/6 images predicted, 1 of them prelabelled/", timeout=120_000)
+    page.wait_for_selector("text=/6 images predicted, 1 of them prelabelled/", timeout=300_000)
     assert server.get("/projects/street/models")["items"][0]["predicted"] == 6
     page.wait_for_selector("text=/mIoU on its validation/")
     page.click("summary:has-text('What to label')")
