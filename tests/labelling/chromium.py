@@ -360,13 +360,14 @@ class Desk:
 
     def quiet(self, *, but: str = "(?!)") -> None:
         """Assert that nothing was complained of, but what `but` matches, and that no other machine was asked."""
-        assert [line for line in self.complaints if not re.search(but, line)] == []
+        complaints = [line for line in self.complaints if not re.search(but, line)]
+        assert not complaints, complaints
         others = [
             url
             for url in self.asked
             if not url.startswith((self.server.url, f"blob:{self.server.url}", "data:"))
         ]
-        assert others == []
+        assert not others, others
 
 
 def swept(

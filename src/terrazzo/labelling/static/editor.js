@@ -153,8 +153,25 @@ class Editor {
     this.ends.push(
       first((event) => this.active.key?.(this, event) ?? false),
       bind("hold.erase", { code: "KeyE", title: "Hold to erase", group: "Drawing", hold: true, run: (isDown) => this.pointer.setErase(isDown) }),
+      bind("object.new", { code: "Enter", title: "The next stroke is a new object", group: "Drawing", run: () => this.leaveObject() }),
+      bind("size.smaller", { code: "BracketLeft", title: "Smaller, or finer", group: "Drawing", repeat: true, run: () => this.turn(-1) }),
+      bind("size.larger", { code: "BracketRight", title: "Larger, or coarser", group: "Drawing", repeat: true, run: () => this.turn(1) }),
       bind("hold.pan", { code: "Space", title: "Hold to pan", group: "View", hold: true, run: (isDown) => this.pointer.setPan(isDown) }),
     );
+  }
+
+  // What the wheel does, by a key.
+  turn(turn) {
+    const { width, height } = this.view, middle = { sx: width / 2, sy: height / 2, x: 0, y: 0, ix: 0, iy: 0, points: [] };
+    if (this.active.wheel) this.active.wheelTurn(this, { ...(this.pointer.last ?? middle), turn });
+  }
+
+  // Begin another object of the category with the next stroke.
+  leaveObject() {
+    if (!this.label.things.has(state.category)) return;
+    this.label.current = 0;
+    change({ selection: 0 });
+    toast(`The next stroke is a new ${state.categories.find((one) => one.id === state.category).name}.`);
   }
 
   async close() {

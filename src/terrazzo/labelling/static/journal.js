@@ -71,13 +71,13 @@ class Journal {
     return kept;
   }
 
-  // The server has `operation`: forget it, and let the next one of its line have `base`, at once.
+  // The server has `operation`: forget it, and let the next one have `base` if it has none yet, at once.
   async settle(operation, next, base) {
     const write = this.db.transaction(["operations", "bases"], "readwrite");
     const done = finished(write);
     write.objectStore("operations").delete(operation.order);
     write.objectStore("bases").delete(operation.order);
-    if (next) write.objectStore("bases").put(base, next.order);
+    if (next?.base === null) write.objectStore("bases").put(base, next.order);
     await done;
   }
 

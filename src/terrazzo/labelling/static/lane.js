@@ -7,8 +7,10 @@ import * as api from "./api.js";
 import { deflateIds, toBase64 } from "./codec.js";
 import { describe, place, someTiles } from "./loading.js";
 import { joined, moved, othersTiles } from "./merging.js";
+import { state } from "./state.js";
 
 const WAITS = [250, 500, 1000, 2000, 4000, 5000]; // ms before it is tried again
+const PATIENCE = 60_000; // ms for an answer
 
 export class Lane {
   constructor(sync, sample) {
@@ -30,18 +32,24 @@ export class Lane {
     this.drawn += 1;
     this.tell(["saved", "conflict"].includes(this.state) ? "saving" : this.state);
     return this.write(async () => {
-      const tiles = [];
-      for (const { index, row, col, ids } of operation.tiles) tiles.push({ index, row, col, data: await deflateIds(ids) });
-      const whole = { ...operation, where: this.sync.where, base: this.queue.length ? null : this.revision, tiles };
-      this.queue.push(...(await this.sync.keep([whole])));
-      this.drawn -= 1;
+      try {
+        const tiles = [];
+        for (const { index, row, col, ids } of operation.tiles) tiles.push({ index, row, col, data: await deflateIds(ids) });
+        const whole = { ...operation, where: this.sync.where, base: this.queue.length ? null : this.revision, tiles };
+        this.queue.push(...(await this.sync.keep([whole])));
+      } finally {
+        this.drawn -= 1;
+      }
       this.pump();
     });
   }
 
   write(work) {
     const done = this.writing.then(work);
-    this.writing = done.catch((error) => { reportError(error); });
+    this.writing = done.catch((error) => {
+      reportError(error);
+      this.sync.noticed(`What was drawn could not be kept: ${error.message}. Draw nothing more, and reload the page.`);
+    });
     return done;
   }
 
@@ -95,13 +103,13 @@ export class Lane {
     const tiles = operation.tiles.map(({ row, col, data }) => ({ row, col, data: toBase64(data) }));
     const { client, seq, base, annotations, tool, ms } = operation;
     const body = { client_id: client, seq, base_revision: base, tiles, annotations, tool, ms };
-    return api.send("POST", place(this.sync.project, this.sample, "ops"), body);
+    return api.send("POST", place(this.sync.project, this.sample, "ops"), body, { signal: AbortSignal.timeout(PATIENCE) });
   }
 
   // What a killed tab left is for the image that it was drawn on, not for another one that has its number today.
   async refuseOther(operation) {
     const told = await api.get(place(this.sync.project, this.sample));
-    if (told.sha256 !== operation.image) throw new api.ApiError(422, { title: "It was drawn on another image." });
+    if (told.sha256 !== operation.image) throw new api.ApiError(422, { type: "urn:terrazzo:other-image", title: "It was drawn on another image." });
     operation.isLeft = false;
   }
 
@@ -126,7 +134,8 @@ export class Lane {
     const others = othersTiles(base, now, operation.tiles.map(({ index }) => index));
     const tiles = this.host ? await someTiles(this.host.label, project, this.sample, now, others) : new Map();
     await this.still();
-    const rest = this.queue.slice(1), on = moved(operation, rest, base, now, others);
+    const things = new Set(state.categories.filter((one) => one.has_instances).map((one) => one.id));
+    const rest = this.queue.slice(1), on = moved(operation, rest, base, now, { others, things });
     if (on === null) {
       await this.squash(base);
       return;
@@ -178,7 +187,8 @@ export class Lane {
   // What an error other than a conflict means; true: wait, something is in the way.
   async hindered(operation, error) {
     const { status } = error;
-    if ([400, 404, 413, 422].includes(status)) {
+    const isOurs = error.problem.type?.startsWith("urn:terrazzo:"); // not a proxy's word, nor that of a server that is another one
+    if (isOurs && ([400, 413, 422].includes(status) || (status === 404 && operation.isLeft))) {
       await this.setAside(error);
       return false;
     }

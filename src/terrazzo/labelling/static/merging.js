@@ -7,8 +7,8 @@ export function othersTiles(base, now, own) {
 }
 
 // The operations `rest`, drawn after `sent` on `base`, as they are on top of `now`, into which the server merged `sent`.
-// null where they touch what others changed.
-export function moved(sent, rest, base, now, others) {
+// null where they touch what others changed. others: the tiles they changed; things: categories whose objects are many.
+export function moved(sent, rest, base, now, { others, things }) {
   const theirs = new Set(others);
   if (rest.some((one) => one.tiles.some(({ index }) => theirs.has(index)))) return null;
   const was = byId(base.annotations), is = byId(now.annotations);
@@ -29,6 +29,8 @@ export function moved(sent, rest, base, now, others) {
       if (after.has(id)) next.set(id, after.get(id));
       else next.delete(id);
     }
+    const single = [...next.values()].map((each) => each.category_id).filter((category) => !things.has(category));
+    if (new Set(single).size < single.length) return null; // both made the one object of a category
     found.push({ ...one, annotations: [...next.values()].sort((a, b) => a.id - b.id) });
     [before, standing] = [after, next];
   }

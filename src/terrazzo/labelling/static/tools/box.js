@@ -17,7 +17,7 @@ let asking = null; // an AbortController while the server is asked
 let at = null;
 
 const box = {
-  name: NAME, key: "KeyA", title: "Box to mask", icon: "box", wheel: false, cursor: "crosshair",
+  name: NAME, code: "KeyA", title: "Box to mask", icon: "box", wheel: false, cursor: "crosshair",
   options: [],
 
   activate(editor) {

@@ -4,10 +4,10 @@ import { sweepDisc, sweepSquare } from "../shapes.js";
 
 const LARGEST = 1000;
 
-export const brush = makeBrush({ name: "brush", key: "KeyB", title: "Brush", icon: "brush" });
-export const eraser = makeBrush({ name: "eraser", key: "Shift+KeyE", title: "Eraser", icon: "eraser", isEraser: true });
+export const brush = makeBrush({ name: "brush", code: "KeyB", title: "Brush", icon: "brush" });
+export const eraser = makeBrush({ name: "eraser", code: "Shift+KeyE", title: "Eraser", icon: "eraser", isEraser: true });
 
-function makeBrush({ name, key, title, icon, isEraser = false }) {
+function makeBrush({ name, code, title, icon, isEraser = false }) {
   let last = null; // where the last stroke ended, for a straight line from there
   let at = null; // the pointer
   let path = null; // of the stroke that is open: {x, y, id, size}
@@ -41,7 +41,7 @@ function makeBrush({ name, key, title, icon, isEraser = false }) {
   }
 
   return {
-    name, key, title, icon, wheel: true, cursor: "none",
+    name, code, title, icon, wheel: true, cursor: "none",
     options: [
       { name: "size", kind: "range", label: "Size", min: 1, max: 400, step: 1, value: 24 },
       { name: "shape", kind: "choice", label: "Shape", choices: [{ value: "circle", label: "Circle" }, { value: "square", label: "Square" }], value: "circle" },
@@ -79,11 +79,6 @@ function makeBrush({ name, key, title, icon, isEraser = false }) {
       editor.painter.moved();
     },
     wheelTurn(editor, e) { resize(editor, e.turn); },
-    key(editor, e) {
-      if (e.code !== "BracketLeft" && e.code !== "BracketRight") return false;
-      resize(editor, e.code === "BracketRight" ? 1 : -1);
-      return true;
-    },
     cancel(editor) {
       if (!path) return false;
       path = null;

@@ -4,7 +4,7 @@ import { holes, regionAt } from "../regions.js";
 import { toast } from "../elements.js";
 
 export default {
-  name: "fill", key: "KeyK", title: "Fill", icon: "fill", wheel: false, cursor: "crosshair",
+  name: "fill", code: "KeyK", title: "Fill", icon: "fill", wheel: false, cursor: "crosshair",
   options: [
     { name: "what", kind: "choice", label: "Fill", choices: [{ value: "region", label: "The region clicked" }, { value: "holes", label: "All small holes" }], value: "region" },
     { name: "most", kind: "range", label: "Holes of fewer pixels than", min: 1, max: 5000, step: 1, value: 100 },

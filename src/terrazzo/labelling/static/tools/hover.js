@@ -24,7 +24,7 @@ let without = new Set(); // fine cells that were taken out of the cell that is o
 let offered = ""; // that cell
 
 const hover = {
-  name: NAME, key: "KeyD", title: "Hover and click", icon: "hover", wheel: true, cursor: "crosshair",
+  name: NAME, code: "KeyD", title: "Hover and click", icon: "hover", wheel: true, cursor: "crosshair",
   options: [{ name: "level", kind: "range", label: "Granularity", min: 1, max: 7, step: 1, value: COARSE }],
 
   activate(editor) {

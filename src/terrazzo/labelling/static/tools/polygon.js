@@ -14,7 +14,7 @@ let isErasing = false;
 let ahead = null; // what Shift offers from the last corner to the pointer: points, or null
 
 const polygon = {
-  name: "polygon", key: "KeyG", title: "Polygon", icon: "polygon", wheel: false, cursor: "crosshair",
+  name: "polygon", code: "KeyG", title: "Polygon", icon: "polygon", wheel: false, cursor: "crosshair",
   options: [],
   snapper: null, // {to(editor, from, to) -> promise of [[x, y], …] along edges}; who has one sets it
 

@@ -6,7 +6,7 @@ const APART = 4; // screen pixels that make a drag of a click
 let pressed = null;
 
 export default {
-  name: "select", key: "KeyV", title: "Select", icon: "select", wheel: false, cursor: "default", options: [],
+  name: "select", code: "KeyV", title: "Select", icon: "select", wheel: false, cursor: "default", options: [],
 
   down(editor, e) {
     if (e.button === 0) pressed = { sx: e.sx, sy: e.sy, isDrag: false };

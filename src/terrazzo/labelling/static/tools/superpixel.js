@@ -24,7 +24,7 @@ let drag = null; // what is drawn just now: {id, isErasing, isPending, seen, x, 
 let ends = [];
 
 const superpixel = {
-  name: NAME, key: "KeyS", title: "Superpixels", icon: "superpixel", wheel: true, cursor: "crosshair",
+  name: NAME, code: "KeyS", title: "Superpixels", icon: "superpixel", wheel: true, cursor: "crosshair",
   options: [
     { name: "level", kind: "range", label: "Granularity", min: 1, max: 7, step: 1, value: MIDDLE },
     { name: "lines", kind: "toggle", label: "Boundaries", value: true },

@@ -12,7 +12,7 @@ let found = null; // {runs, tolerance, canvas}
 let turn = 0;
 
 const wand = {
-  name: "wand", key: "KeyW", title: "Magic wand", icon: "wand", wheel: true, cursor: "crosshair",
+  name: "wand", code: "KeyW", title: "Magic wand", icon: "wand", wheel: true, cursor: "crosshair",
   options: [
     { name: "tolerance", kind: "range", label: "Tolerance", min: 0, max: 128, step: 1, value: 24 },
     { name: "contiguous", kind: "toggle", label: "Contiguous", value: true },
