@@ -54,6 +54,7 @@ def desk(browser: "Browser", server: Server, window: Desk, numbers: Iterator[int
         one = Desk(browser.new_context(viewport=SIZE, **words).new_page(), server) if words else window
         one.go(number)
         if one is window:
+            one.page.evaluate("document.getElementById('toasts').replaceChildren()")  # they lie over the stage
             one.js(
                 "() => change({protect: false, locked: new Set(), category: 0, previous: 0, selection: 0})"
             )
@@ -440,17 +441,20 @@ def test_somebody_elses_tile_is_merged_and_shown_and_the_same_tile_is_a_branch(d
     truth[515:525, 10:100] = UNCLEAR
     assert differing(one, truth) == 0
     assert (one.drawn == one.server.objects(one.number)).all()
-    theirs = one.server.objects(one.number)
-    theirs[10:40, 10:40] = UNCLEAR
-    stands = one.server.write(one.number, {(0, 0): theirs[:512, :512]}, None)
     mine = truth.copy()
-    mine[swept(one.stroke([(100, 100), (200, 50)]), 30, HW)] = ROAD  # on the same tile
+    one.page.context.set_offline(True)  # else what they draw is seen before
+    mine[swept(one.stroke([(100, 100), (200, 50)]), 30, HW)] = ROAD
+    one.kept()
+    theirs = one.server.objects(one.number)
+    theirs[10:40, 10:40] = UNCLEAR  # on the same tile
+    stands = one.server.write(one.number, {(0, 0): theirs[:512, :512]}, None)
+    one.page.context.set_offline(False)
     one.page.wait_for_function("() => window.terrazzo.state.saved.state === 'conflict'")
     branch = one.read("editor.lane.branch")
     assert (one.server.mask(one.number, branch) == mine).all()  # all of mine is kept
     assert one.server.label(one.number)["revision"] == stands["revision"]  # theirs stands
     assert (one.drawn == one.server.objects(one.number)).all()
-    one.complaints.clear()  # the browser's own line of the 412
+    one.complaints.clear()  # the browser's own lines of the network that was away, and of the 412
 
 
 def test_strokes_that_wait_stand_on_what_others_drew_elsewhere(desk: Opener) -> None:

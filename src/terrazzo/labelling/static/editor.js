@@ -177,7 +177,7 @@ class Editor {
   async close() {
     this.active.cancel?.(this);
     this.active.deactivate?.(this);
-    if (this.lane.host === this) this.lane.host = null;
+    if (this.lane.host === this) this.lane.leave();
     if (this.undo.owner === this) this.undo.leave();
     for (const end of this.ends) end();
     this.pointer?.close();

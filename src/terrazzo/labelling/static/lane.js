@@ -214,6 +214,12 @@ export class Lane {
     this.sync.noticed(this.says);
   }
 
+  // Whoever drew has left the image, or was told: a conflict that is over is not shown for ever.
+  leave() {
+    this.host = null;
+    if (this.state === "conflict" && this.waiting === 0) this.tell("saved");
+  }
+
   later(state, says, wait = WAITS[Math.min(this.failures, WAITS.length - 1)]) {
     this.failures += 1;
     this.tell(state, says);
