@@ -54,7 +54,9 @@ def desk(browser: "Browser", server: Server, window: Desk, numbers: Iterator[int
         one = Desk(browser.new_context(viewport=SIZE, **words).new_page(), server) if words else window
         one.go(number)
         if one is window:
-            one.page.evaluate("document.getElementById('toasts').replaceChildren()")  # they lie over the stage
+            one.page.evaluate(
+                "document.getElementById('toasts').replaceChildren()"
+            )  # they lie over the stage
             one.js(
                 "() => change({protect: false, locked: new Set(), category: 0, previous: 0, selection: 0})"
             )
