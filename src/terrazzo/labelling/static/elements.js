@@ -20,7 +20,7 @@ export function el(tag, properties = {}, ...children) {
   return one;
 }
 
-// An icon of icons.svg; it is decoration, so whoever holds it has a name of its own.
+// An icon of index.html; it is decoration, so whoever holds it has a name of its own.
 export function icon(name, size = 18) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("width", size);
@@ -28,7 +28,7 @@ export function icon(name, size = 18) {
   svg.setAttribute("aria-hidden", "true");
   svg.setAttribute("class", "icon");
   const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", `/static/icons.svg#${name}`);
+  use.setAttribute("href", `#icon-${name}`);
   svg.append(use);
   return svg;
 }

@@ -67,7 +67,7 @@ function row(one, index) {
 function toggle(button, isOn, off, on) {
   if (button.getAttribute("aria-pressed") === String(isOn)) return;
   button.setAttribute("aria-pressed", String(isOn));
-  button.querySelector("use").setAttribute("href", `/static/icons.svg#${isOn ? on : off}`);
+  button.querySelector("use").setAttribute("href", `#icon-${isOn ? on : off}`);
 }
 
 export function toggleHidden(id) {
