@@ -89,20 +89,26 @@ function makeBrush({ name, code, title, icon, isEraser = false }) {
       if (!at) return;
       const r = (option(editor, "size") / 2) * editor.view.scale, [sx, sy] = editor.view.toScreen(at.x, at.y);
       const isErasing = isEraser || at.erase;
-      for (const [colour, width] of [["rgba(0, 0, 0, 0.75)", 3], [isErasing ? "#fff" : editor.colour, 1.5]]) {
+      const outline = () => {
         context.beginPath();
-        context.lineWidth = width;
-        context.strokeStyle = colour;
-        context.setLineDash(isErasing ? [4, 4] : []);
         if (option(editor, "shape") === "square") context.rect(sx - r, sy - r, 2 * r, 2 * r);
         else context.arc(sx, sy, r, 0, 2 * Math.PI);
-        context.moveTo(sx - 3, sy);
-        context.lineTo(sx + 3, sy);
-        context.moveTo(sx, sy - 3);
-        context.lineTo(sx, sy + 3);
+      };
+      const stroke = (colour, width) => {
+        context.strokeStyle = colour;
+        context.lineWidth = width;
         context.stroke();
-      }
+      };
+      outline(); // white in black is seen on every image
+      stroke("rgba(0, 0, 0, 0.7)", 3.5);
+      context.setLineDash(isErasing ? [4, 4] : []);
+      stroke("#ffffff", 1.5);
       context.setLineDash([]);
+      context.beginPath();
+      context.arc(sx, sy, 3, 0, 2 * Math.PI);
+      stroke("rgba(255, 255, 255, 0.9)", 2);
+      context.fillStyle = isErasing ? "#ffffff" : editor.colour; // what it draws
+      context.fill();
     },
   };
 }
