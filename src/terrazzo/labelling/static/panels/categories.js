@@ -26,7 +26,7 @@ export function categoriesPanel(project, refresh) {
     count.textContent = state.categories.length || "";
     adding.hidden = !mayDraw();
     const at = list.contains(document.activeElement) ? document.activeElement : null;
-    isStale = at !== null && (at.type === "color" || (at.matches("input.name") && at.value !== at.dataset.name));
+    isStale = at !== null && at.matches("input"); // what is selected in a field would be lost, too
     if (isStale) return;
     const focused = at?.closest("li").dataset.category;
     const place = at ? [...at.closest("li").querySelectorAll("input, button")].indexOf(at) : -1;
@@ -52,7 +52,7 @@ function row(project, one, index, all, refresh) {
     }
     refresh();
   });
-  const name = el("input.name", { value: one.name, "data-name": one.name, "aria-label": `Name of ${one.name}`, disabled: !isOpen, maxlength: 200, autocomplete: "off", spellcheck: "false" });
+  const name = el("input.name", { value: one.name, "aria-label": `Name of ${one.name}`, disabled: !isOpen, maxlength: 200, autocomplete: "off", spellcheck: "false" });
   name.addEventListener("change", () => {
     const wanted = name.value.trim();
     if (wanted && wanted !== one.name) patch({ name: wanted });
