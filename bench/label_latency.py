@@ -8,8 +8,10 @@ cores. Strokes are real mouse events, some 120 a second, of a brush of 200 pixel
 history.
 
 "Pointer to pixel" is from the time stamp that the browser gave the event to the end of the frame's drawing; what a
-compositor and a screen add is not in it. "Next image" is from its address to its image and its label drawn, neighbours
-having been looked ahead for. Memory is what the tab's process holds (PSS), with all images' histories of undo.
+compositor and a screen add is not in it. Frames are those from the button's going down to its coming up; letting go of
+a stroke over the whole image, which compares and keeps all its tiles, is told aside. "Next image" is from its address
+to its image and its label drawn, neighbours having been looked ahead for. Memory is what the tab's process holds (PSS),
+with all images' histories of undo.
 
 Targets are those of a laptop with 4 cores; twice as much is allowed on two. The last line is JSON. Exit code 1 where
 twice a target is missed.
@@ -70,6 +72,13 @@ WATCH = """() => {
     }, { capture: true });
     editor.painter.after = (now, label) => {
         if (label) for (const at of found.waiting.splice(0)) found.delays.push(now - at);
+    };
+    editor.stage.addEventListener("pointerup", () => { found.isOver = true; }, { capture: true });
+    const { commit } = editor;
+    editor.commit = () => {
+        const begun = performance.now(), made = commit.call(editor);
+        found.commit = { ms: performance.now() - begun, tiles: made.tiles.length };
+        return made;
     };
     let last = 0;
     const tick = (now) => {
@@ -212,6 +221,8 @@ def measure(mortal: Mortal, server: Server, args: argparse.Namespace) -> dict[st
         "frames_over_33": sum(one > 33.4 for one in frames),
         "frames": len(frames),
         "moves": moves,
+        "letting_go": drawn["commit"]["ms"],
+        "letting_go_tiles": drawn["commit"]["tiles"],
         "acknowledged_p95": percentile(acknowledged, 95),
         "undo_p95": percentile(undo, 95),
         "redo_p95": percentile(redo, 95),
@@ -297,7 +308,8 @@ def report(found: dict[str, Any], args: argparse.Namespace) -> int:
         print(f"{words:34}{found[name]:10.1f}{target:8}{2 * target:8}{mark}")
     print(
         f"{found['frames']} frames, {found['frames_over_33']} longer than 33 ms, {found['moves']} moves; "
-        f"pointer to pixel {found['pointer_to_pixel_p50']:.1f} ms in the middle"
+        f"pointer to pixel {found['pointer_to_pixel_p50']:.1f} ms in the middle; letting go of a stroke over "
+        f"{found['letting_go_tiles']} tiles {found['letting_go']:.0f} ms"
     )
     told = {name: round(value, 1) for name, value in found.items()}
     processor = environment.model_of("cpu")
