@@ -8,6 +8,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from terrazzo.errors import ProjectInUseError, UsageError
 from terrazzo.labelling.access import Access, Person, Role
@@ -82,7 +83,7 @@ def run(
         create_app(shelf), head_seconds=shelf.limits.head_seconds, stop_seconds=shelf.limits.stop_seconds
     )
     if browser and not links and sys.stdout.isatty():  # somebody sits before it
-        threading.Timer(0.5, webbrowser.open, (f"{address}#/{opened.name or ''}",)).start()
+        threading.Timer(0.5, webbrowser.open, (f"{address}#/{quote(opened.name or '')}",)).start()
     Server(config, shelf.events.close, stop).run(sockets=[listener])
     print("Stopped. Everything that was acknowledged is saved.", flush=True)
 
@@ -180,7 +181,8 @@ def _tell(shelf: Shelf, opened: Opened, address: str, links: dict[str, str]) -> 
     if len(opened.problems) > 10:
         print(f"… {len(opened.problems):,} files were not added.", file=sys.stderr)
     where = opened.folder / f"{opened.name}.db" if opened.name else opened.folder
-    print(f"Labelling {where}: {address}", flush=True)
+    here = f"#/{quote(opened.name)}" if opened.name and shelf.access.local is not None else ""
+    print(f"Labelling {where}: {address}{here}", flush=True)
     if shelf.access.local is None:
         print("Everybody needs a token of their own. Links of those that are new, shown once:" if links else
               "Everybody needs a token of their own; they were shown when they were made.", flush=True)  # fmt: skip
