@@ -175,7 +175,6 @@ def test_what_is_no_project_and_no_folder_of_images_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.db").write_text("no project")
-    (tmp_path / "empty").mkdir()
     (tmp_path / "wrong").mkdir()
     (tmp_path / "wrong" / "a.png").write_bytes(b"no image")
     make_project(tmp_path).close()
@@ -184,7 +183,6 @@ def test_what_is_no_project_and_no_folder_of_images_is_told(
         ("nowhere", 2, "There is no .*nowhere"),
         ("gone.db", 2, "There is no project .*gone.db"),
         ("text.db", 1, "holds no labelling project"),
-        ("empty", 2, "There are no images in .*empty"),
         ("wrong", 1, "No image in .*wrong can be read"),
         ("street.sqlite", 2, "NAME.db"),
     ):
