@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def main() -> int:
     return 0
 
 
-def measured(num_classes: int, repeats: int) -> dict[str, object]:
+def measured(num_classes: int, repeats: int) -> dict[str, Any]:
     """Return the milliseconds of each side, and the share of pixels that are equal."""
     images = smooth_images()
     with tempfile.TemporaryDirectory() as scratch:

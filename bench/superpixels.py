@@ -87,7 +87,9 @@ def times(repeats: int) -> dict[str, float]:
 
 def shares(count: int) -> tuple[list[float], list[float], list[float]]:
     """Per level, means over scenes: nested cells, SLIC cut afresh, squares."""
-    ours, afresh, squares = ([[] for _ in LEVELS] for _ in range(3))
+    ours: list[list[float]] = [[] for _ in LEVELS]
+    afresh: list[list[float]] = [[] for _ in LEVELS]
+    squares: list[list[float]] = [[] for _ in LEVELS]
     for index in range(count):
         sample = scene(1_000_000 + index, size_hw=SIZE)
         assert sample.mask is not None

@@ -24,10 +24,10 @@ from labelling.chromium import Desk, Server, chromium  # noqa: E402
 from terrazzo.data.scenes import SCENE_CLASSES, VAL_FIRST, scene  # noqa: E402
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, ViewportSize
 
 OUT = PROJECT / "docs" / "images"
-SIZE = {"width": 1440, "height": 900}
+SIZE: "ViewportSize" = {"width": 1440, "height": 900}
 SIZE_HW = (720, 960)
 SCENES = 20
 STATUSES = (
