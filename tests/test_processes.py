@@ -294,7 +294,7 @@ def test_processes_without_memory_save_once_and_tell_one_error(folder: Path) -> 
     assert (
         len(re.findall(r"^\w*Error: ", text, re.MULTILINE)) == 1
     )  # torch may chatter of lines that were cut
-    assert "TrainingError: cpu ran out of memory at step 3 of 4." in text
+    assert "MemoryShortageError: cpu ran out of memory at step 3 of 4." in text
     assert "The run keeps its checkpoint of step 2." in text
     assert Run.open(folder / "starved-2").step == 2
 

@@ -327,7 +327,8 @@ class Guard:
     }
 
     def __init__(self, place: Path) -> None:
-        self.caches = tuple(str(place / name) for name in ("cache", "hf", "tmp"))
+        compiled = os.path.join(tempfile.gettempdir(), "torchinductor_")  # torch's own, made when it first compiles
+        self.caches = (*(str(place / name) for name in ("cache", "hf", "tmp")), compiled)
         self.case: str | None = None
         self.strays: list[str] = []
         sys.addaudithook(self._hear)
