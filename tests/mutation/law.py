@@ -327,7 +327,9 @@ class Guard:
     }
 
     def __init__(self, place: Path) -> None:
-        compiled = os.path.join(tempfile.gettempdir(), "torchinductor_")  # torch's own, made when it first compiles
+        compiled = os.path.join(
+            tempfile.gettempdir(), "torchinductor_"
+        )  # torch's own, made when it first compiles
         self.caches = (*(str(place / name) for name in ("cache", "hf", "tmp")), compiled)
         self.case: str | None = None
         self.strays: list[str] = []
