@@ -244,7 +244,7 @@ class TrainTransform:
         crop = crop_resize(image, source, inside_hw, flip=flip)
         low, high = _limits(crop)
         recolour(crop, matrix, white=_white(crop.dtype), low=low, high=high, out_CHW=image_CHW)
-        mask_HW[:height, :width] = crop_resize_mask(mask, source, inside_hw, flip=flip)
+        crop_resize_mask(mask, source, inside_hw, flip=flip, out=mask_HW[:height, :width])
         return inside_hw
 
     def _aimed_rectangle(

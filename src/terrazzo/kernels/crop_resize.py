@@ -104,16 +104,17 @@ def crop_resize_mask(
 ) -> Array:
     """Return the rectangle of `mask` (H, W) resized to `size_hw`: each pixel takes the id that lies under its centre.
 
-    The geometry is that of `crop_resize`. out: (h, w) of the same dtype to write to. Returns (h, w).
+    The geometry is that of `crop_resize`. out: (h, w) of an integer dtype that holds the ids. Returns (h, w).
     """
     rows, columns = nearest_rows_columns(mask.shape, source_yxhw, size_hw)
     if flip:
         columns = columns[::-1]
     if out is None:
         out = np.empty(size_hw, mask.dtype)
-    np.take(
-        mask.take(rows, axis=0), columns, axis=1, out=out, mode="clip"
-    )  # "raise" would buffer the whole result
+    if is_available() and mask.dtype == np.uint8 and mask.flags.c_contiguous and out.flags.c_contiguous:
+        _pick(read_only(mask), rows, np.ascontiguousarray(columns), out)
+    else:
+        out[...] = mask.take(rows, axis=0).take(columns, axis=1)
     return out
 
 
@@ -209,6 +210,19 @@ def _taps(lines: Array, starts: NDArray[np.int64], weights: Array, bias: Any) ->
     for tap in range(weights.shape[1]):
         total += weights[:, tap, None, None] * lines[starts + tap].astype(weights.dtype)
     return total
+
+
+@kernel()
+def _pick(
+    mask: NDArray[np.uint8],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    result: NDArray[np.integer[Any]],
+) -> None:
+    for y in range(len(rows)):
+        line, out = mask[rows[y]], result[y]
+        for x in range(len(columns)):
+            out[x] = line[columns[x]]
 
 
 @kernel()
