@@ -84,6 +84,7 @@ class Bench:
         }
         env |= {"HF_HUB_OFFLINE": "1", "TERRAZZO_CACHE": str(place / "cache"), "HF_HOME": str(place / "hf")}
         env |= {"TMPDIR": str(place / "tmp"), "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+        env.pop("TORCHINDUCTOR_CACHE_DIR", None)  # torch sets it for itself once it was imported whole
         (place / "tmp").mkdir()
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "law.py"), "serve", str(place)],
@@ -327,10 +328,7 @@ class Guard:
     }
 
     def __init__(self, place: Path) -> None:
-        compiled = os.path.join(
-            tempfile.gettempdir(), "torchinductor_"
-        )  # torch's own, made when it first compiles
-        self.caches = (*(str(place / name) for name in ("cache", "hf", "tmp")), compiled)
+        self.caches = tuple(str(place / name) for name in ("cache", "hf", "tmp"))
         self.case: str | None = None
         self.strays: list[str] = []
         sys.addaudithook(self._hear)
