@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from peers.child import Child
 from peers.environments import environment_of
 from peers.openmmlab import openmmlab_environment
 from terrazzo import environment
@@ -48,7 +48,7 @@ def main() -> int:
         folder = scenes.write_scenes(
             Path(scratch) / "scenes", train=args.images, val=1, size_hw=args.size, seed=0
         )
-        peers = {name: Peer(name, folder / "train", args.peer_python) for name in args.peers}
+        peers = {name: peer(name, folder / "train", args.peer_python) for name in args.peers}
         ours = {
             (crop, cache): passes(folder, crop, cache)
             for crop in {CROPS[name] for name in args.peers}
@@ -60,12 +60,12 @@ def main() -> int:
                 kept = seconds.setdefault(f"terrazzo {crop[0]}x{crop[1]} {cache}", [])
                 took = run(turn) / args.images
                 kept.extend([took] if turn else [])
-            for name, peer in peers.items():
-                took = peer.seconds() / args.images
+            for name, child in peers.items():
+                took = child.ask() / args.images
                 seconds.setdefault(name, []).extend([took] if turn else [])
-        for peer in peers.values():
-            peer.close()
-    return report(args, seconds, {name: peer.versions for name, peer in peers.items()})
+        for child in peers.values():
+            child.close()
+    return report(args, seconds, {name: child.versions for name, child in peers.items()})
 
 
 def report(
@@ -132,40 +132,10 @@ def passes(folder: Path, crop_hw: tuple[int, int], cache: Literal["disk", "none"
     return run
 
 
-class Peer:
-    """A peer in a child process, which goes over the folder once when told to."""
-
-    def __init__(self, name: str, folder: Path, python: Path | None) -> None:
-        python = python or (openmmlab_environment() if name == "mmseg" else environment_of("hf", HF_PACKAGES))
-        self.name = name
-        self.process = subprocess.Popen(
-            [python, HERE / f"{name}_pairs.py", "--folder", folder],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-        self.versions: dict[str, str] = json.loads(self._line())
-
-    def seconds(self) -> float:
-        """Let it go over the folder once; returns the seconds that took."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        """End it."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if line[0] in "{0123456789":  # mmengine says things of its own
-                return line
-        raise SystemExit(f"{self.name} ended with exit code {self.process.wait()}; it says why above.")
+def peer(name: str, folder: Path, python: Path | None) -> Child:
+    """Return a peer in a child process, which goes over the folder once when asked and tells the seconds."""
+    python = python or (openmmlab_environment() if name == "mmseg" else environment_of("hf", HF_PACKAGES))
+    return Child(name, [python, HERE / f"{name}_pairs.py", "--folder", folder], threads=1)
 
 
 def arguments() -> argparse.Namespace:

@@ -14,9 +14,7 @@ itself, OpenVINO on a CPU where it is installed; --backend torch runs it eagerly
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peers.child import Child
 from peers.openmmlab import openmmlab_environment
 from terrazzo import environment
 from terrazzo.converted import choose_backend
@@ -48,10 +47,10 @@ def main() -> int:
     network = lively(args.depth).eval()
     image = torch.randn(1, 3, *args.size, generator=torch.Generator().manual_seed(0))
     with tempfile.TemporaryDirectory() as scratch:
-        peer = Peer(args, network, image, Path(scratch))
+        peer, logits = peer_of(args, network, image, Path(scratch))
         forward, says = forward_of(network, image, args)
         try:
-            difference = largest_difference(forward(), peer.logits)
+            difference = largest_difference(forward(), logits)
             ours, theirs = measure(args, forward, peer)
         finally:
             peer.close()
@@ -137,7 +136,7 @@ def largest_difference(ours: Tensor, theirs: Tensor) -> float:
 
 
 def measure(
-    args: argparse.Namespace, forward: Callable[[], Tensor], peer: "Peer"
+    args: argparse.Namespace, forward: Callable[[], Tensor], peer: Child
 ) -> tuple[list[float], list[float]]:
     """Return the milliseconds of each forward pass, ours and theirs, taken in turn."""
     ours, theirs = [], []
@@ -145,49 +144,22 @@ def measure(
         start = time.perf_counter()
         forward()
         ours.append(1000 * (time.perf_counter() - start))
-        theirs.append(peer.ms())
+        theirs.append(peer.ask())
     return ours[WARM_UP:], theirs[WARM_UP:]
 
 
-class Peer:
-    """MMSegmentation in a child process, with our weights."""
-
-    def __init__(self, args: argparse.Namespace, network: Segmenter, image: Tensor, scratch: Path) -> None:
-        weights, image_file, logits = scratch / "weights.pt", scratch / "image.npy", scratch / "logits.npy"
-        torch.save({their_name(name): tensor.cpu() for name, tensor in network.state_dict().items()}, weights)
-        np.save(image_file, image.numpy())
-        python = args.peer_python or openmmlab_environment()
-        command = [python, CHILD, "--weights", weights, "--image", image_file, "--logits", logits,
-                   "--depth", args.depth, "--threads", args.threads, "--device", args.device,
-                   "--precision", args.peer_precision]  # fmt: skip
-        self.process = subprocess.Popen(
-            [str(word) for word in command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(args.threads)},
-        )
-        self.versions = json.loads(self._line())
-        self.logits = torch.from_numpy(np.load(logits))
-
-    def ms(self) -> float:
-        """Let it run once; returns the milliseconds it took."""
-        assert self.process.stdin is not None
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        return float(self._line())
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _line(self) -> str:
-        assert self.process.stdout is not None
-        while line := self.process.stdout.readline():
-            if line[0] in "{0123456789":  # mmengine says things of its own
-                return line
-        raise SystemExit(f"MMSegmentation ended with exit code {self.process.wait()}; it says why above.")
+def peer_of(
+    args: argparse.Namespace, network: Segmenter, image: Tensor, scratch: Path
+) -> tuple[Child, Tensor]:
+    """Return MMSegmentation in a child process, with our weights, and the logits it has for the image."""
+    weights, image_file, logits = scratch / "weights.pt", scratch / "image.npy", scratch / "logits.npy"
+    torch.save({their_name(name): tensor.cpu() for name, tensor in network.state_dict().items()}, weights)
+    np.save(image_file, image.numpy())
+    command = [args.peer_python or openmmlab_environment(), CHILD, "--weights", weights, "--image", image_file,
+               "--logits", logits, "--depth", args.depth, "--threads", args.threads, "--device", args.device,
+               "--precision", args.peer_precision]  # fmt: skip
+    child = Child("MMSegmentation", command, threads=args.threads)
+    return child, torch.from_numpy(np.load(logits))
 
 
 def their_name(name: str) -> str:

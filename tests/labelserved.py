@@ -1,7 +1,6 @@
 """A labelling server in a thread of the test's own process, on a real socket, over a project made for the test."""
 
 import base64
-import http.client
 import json
 import struct
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from asking import Answer, ask
 from labelled import make_project
 from terrazzo.labelling.access import Access, Person
 from terrazzo.labelling.limits import Limits
@@ -33,19 +33,6 @@ OURS = {"X-Terrazzo": "1", "Content-Type": "application/json"}
 
 
 @dataclass
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-@dataclass
 class Client:
     """Somebody who asks, with what they send along every time."""
 
@@ -58,13 +45,7 @@ class Client:
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
         """Ask for an absolute path, with these headers and no others."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, {**self.headers, **(headers or {})})
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        finally:
-            connection.close()
+        return ask(self.port, method, path, body, {**self.headers, **(headers or {})})
 
     def get(self, path: str) -> Answer:
         """Ask for something of the project."""

@@ -1,8 +1,6 @@
 """A server in a thread of the test's own process, on a real socket, and a network whose masks are worked by hand."""
 
-import http.client
 import io
-import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+import asking
 from terrazzo.classes import Classes
 from terrazzo.inference import Predictor
 from terrazzo.serving.gate import Door
@@ -48,17 +47,8 @@ class BrightestChannel:
         return logits
 
 
-@dataclass
-class Answer:
-    """What came back."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
+class Answer(asking.Answer):
+    """What came back, an image perhaps."""
 
     @property
     def array(self) -> NDArray[Any]:
@@ -76,13 +66,8 @@ class Served:
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, dict(headers or {}))
-            response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
-        finally:
-            connection.close()
+        told = asking.ask(self.port, method, path, body, headers or {})
+        return Answer(told.status, told.headers, told.body)
 
     def post(self, body: bytes, form: str = "map", model: str = "rgb", **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

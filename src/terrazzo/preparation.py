@@ -84,6 +84,8 @@ class Job:
         """Return the loader of this process's share of every step."""
         recipe = self.recipe
         stream, ignore = self._streamed(processes), self.data.classes.ignore
+        if stream and recipe.data.cache == "disk":
+            self.said.append("data.cache=disk keeps nothing of a stream; data.cache=memory does")
         return Loader(
             self.train_split,
             order=stream or self.rare.order(recipe.train.seed),

@@ -128,7 +128,9 @@ def test_a_full_disk_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shelf = Shelf()
     cache = DecodedSamples(shelf, key="a", folder=tmp_path)
     monkeypatch.setattr(DecodedSamples, "_write", full)
-    check_all(cache, shelf)
+    with pytest.warns(UserWarning, match="cannot be kept .*No space left") as told:
+        check_all(cache, shelf)
+    assert len(told) == 1
     check_all(cache, shelf)
     assert shelf.reads == [3, 2, 2, 2, 2, 2]
 

@@ -95,6 +95,11 @@ def _train(arguments: Namespace) -> int:
     from terrazzo.launcher import place
     from terrazzo.training import train
 
+    if arguments.push is not None:
+        from terrazzo.hub import check_before_training
+
+        check_before_training(arguments.push)
+
     planned = (
         _planned(arguments, recipe, overrides) if arguments.plan or arguments.budget is not None else None
     )
@@ -107,11 +112,6 @@ def _train(arguments: Namespace) -> int:
             return 0
         overrides = planned.typed(overrides)
     began = time.perf_counter()
-    if arguments.push is not None:
-        from terrazzo.hub import check_before_training
-
-        check_before_training(arguments.push)
-
     run = train(
         recipe,
         data=arguments.data,

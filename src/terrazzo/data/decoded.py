@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class DecodedSamples:
         self._samples = samples
         self._pixels: NDArray[np.uint8] | None = None
         self._checked: set[int] = set()
+        self._has_warned = False
         self.said: list[str] = []
         """What was decided, one line each."""
         if not len(samples):
@@ -168,8 +170,10 @@ class DecodedSamples:
             if mask is not None:
                 self._write("pixels", place.mask, np.ascontiguousarray(mask).tobytes())
             self._write("state", 8 * index, (WHOLE | _crc(image, mask)).to_bytes(8, "little"))
-        except OSError:  # a full disk: the sample is decoded anew next time
-            return
+        except OSError as error:  # a full disk: what is not kept is decoded anew each time
+            if not self._has_warned:
+                self._has_warned = True
+                warnings.warn(f"Decoded samples cannot be kept in {self._folder}: {error}.", stacklevel=2)
 
     def _write(self, name: str, at: int, data: bytes) -> None:
         with open(self._folder / name, "r+b", buffering=0) as file:

@@ -5,7 +5,6 @@
 /healthz     the process answers
 """
 
-import http
 import importlib.util
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from terrazzo.labelling import label_routes, project_routes, release_routes, sam
 from terrazzo.labelling.access import Gate
 from terrazzo.labelling.refusals import told, without_place
 from terrazzo.labelling.shelf import Shelf
-from terrazzo.web.problems import RefusalError, problem
+from terrazzo.web.problems import RefusalError, no_route, problem
 
 STATIC = Path(__file__).parent / "static"
 FRESH = {"Cache-Control": "no-cache"}  # files may be newer after an update: ask, and be told "as it was"
@@ -97,17 +96,8 @@ async def _bug(request: Request, error: Exception) -> Response:
 
 
 async def _other_problem(request: Request, error: Exception) -> Response:
-    """No such route, or another method: as problem details too."""
     assert isinstance(error, HTTPException)
-    phrase = http.HTTPStatus(error.status_code).phrase
-    return problem(
-        RefusalError(
-            error.status_code,
-            f"{phrase}: {request.method} {request.url.path[:80]}.",
-            kind=phrase.lower().replace(" ", "-"),
-            headers=error.headers,
-        )
-    )
+    return no_route(request, error)
 
 
 async def _bad_query(request: Request, error: Exception) -> Response:

@@ -195,8 +195,14 @@ class Sam:
                 told = told.get("image_processor", told)
                 mean, deviation = tuple(told["image_mean"]), tuple(told["image_std"])
                 break
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            except (FileNotFoundError, KeyError):
                 continue
+            except (OSError, ValueError, TypeError, AttributeError) as error:
+                raise UnreadableFileError(
+                    f"{name} beside the weights of SAM cannot be read.",
+                    found=str(error),
+                    hint="Fetch the folder of the weights again.",
+                ) from error
         return np.array(mean, np.float32), np.array(deviation, np.float32)
 
 

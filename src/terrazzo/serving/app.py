@@ -9,7 +9,6 @@ GET  /healthz, /readyz, /metrics, /openapi.json
 """
 
 import asyncio
-import http
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +24,7 @@ from terrazzo.errors import TerrazzoError
 from terrazzo.serving.answers import ANSWERS
 from terrazzo.serving.gate import Door, Gate
 from terrazzo.serving.service import Service
-from terrazzo.web.problems import RefusalError, problem, refusal_of
+from terrazzo.web.problems import RefusalError, no_route, problem, refusal_of
 
 STATIC = Path(__file__).parent / "static"
 FRESH = {"Cache-Control": "no-cache"}  # files may be newer after an update: ask, and be told "as it was"
@@ -92,18 +91,8 @@ def create_app(service: Service, door: Door) -> ASGIApp:
 
 
 async def _other_problem(request: Request, error: Exception) -> Response:
-    """No such route, or another method: as problem details too."""
     assert isinstance(error, HTTPException)
-    phrase = http.HTTPStatus(error.status_code).phrase
-    return problem(
-        RefusalError(
-            error.status_code,
-            f"{phrase}: {request.method} {request.url.path[:80]}.",
-            kind=phrase.lower().replace(" ", "-"),
-            hint="What there is: /openapi.json",
-            headers=error.headers,
-        )
-    )
+    return no_route(request, error, hint="What there is: /openapi.json")
 
 
 async def _bad_query(request: Request, error: Exception) -> Response:

@@ -4,12 +4,15 @@
  "found": …, "expected": …, "hint": …, "command": …}
 """
 
+import http
 import json
 import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from terrazzo.errors import DataError, TerrazzoError, UnknownNameError, UsageError
@@ -83,6 +86,20 @@ def problem(refusal: RefusalError) -> Response:
     body = json.dumps(told, ensure_ascii=False).encode()
     return Response(
         body, status_code=refusal.status, media_type="application/problem+json", headers=refusal.headers
+    )
+
+
+def no_route(request: Request, error: HTTPException, *, hint: str | None = None) -> Response:
+    """Return the answer where there is no such route, or another method: problem details too."""
+    phrase = http.HTTPStatus(error.status_code).phrase
+    return problem(
+        RefusalError(
+            error.status_code,
+            f"{phrase}: {request.method} {request.url.path[:80]}.",
+            kind=phrase.lower().replace(" ", "-"),
+            hint=hint,
+            headers=error.headers,
+        )
     )
 
 

@@ -1,16 +1,12 @@
 """Keys in the editor: classes by digit and letter, presets without conflicts, and nothing while one types."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from labelling.chromium import Desk, Server, swept
 from labelling.pages import street
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
 
 HW = (60, 90)
 ROAD, CAR, TREE = 1, 2, 3
@@ -22,15 +18,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     street(folder, 2, hw=HW)
     with Server(folder) as running:
         yield running
-
-
-@pytest.fixture
-def desk(browser: "Browser", server: Server) -> Iterator[Desk]:
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    found = Desk.open(context, server)
-    yield found
-    found.quiet()
-    context.close()
 
 
 def test_digits_choose_the_class_and_x_swaps_with_the_one_before(desk: Desk, server: Server) -> None:

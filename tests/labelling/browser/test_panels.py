@@ -35,15 +35,6 @@ def server(running_server: Server, request: pytest.FixtureRequest) -> Server:
     return running_server
 
 
-@pytest.fixture
-def desk(browser: "Browser", server: Server) -> Iterator[Desk]:
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    found = Desk.open(context, server)
-    yield found
-    found.quiet()
-    context.close()
-
-
 def test_objects_issues_history_and_display_do_what_they_say(desk: Desk, server: Server) -> None:
     page = desk.page
     first = desk.choose("car").set(size=10).stroke([(20, 20), (30, 20)])
