@@ -1,124 +1,24 @@
-"""A streamed data set is the same data set: same samples, same splits, same batches, of which only a little is here."""
+"""A streamed data set is the same data set: same samples, same splits, same counts, of which only a little is read."""
 
 import io
 import json
 import os
 import pickle
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import load_file
-from torch import nn
 
 import terrazzo as tz
+from streamed import NAMES, assert_same_samples, png, publish, table
 from terrazzo import errors, remote
 from terrazzo.data import folds, row_groups
 from terrazzo.data.counts import class_pixels
-from terrazzo.data.loader import Loader
-from terrazzo.data.order import Streamed
-from terrazzo.data.transforms import DataConfig, TrainTransform
-from terrazzo.evaluation import measure
-from terrazzo.inference import Predictor
-from terrazzo.run import Run
-
-NAMES = {"0": "field", "1": "box", "2": "sky"}
-SHORT = (
-    "data.stream=true", "data.shuffle_buffer=6", "data.crop_hw=32x32", "data.workers=2", "train.steps=8",
-    "train.batch_size=4", "train.save_every=1", "train.keep=20", "train.precision=f32", "train.pictures=0",
-    "train.loggers=[]", "train.log_every=5", "optim.warmup_steps=2", "eval.every=4", "model.dropout=0.1",
-)  # fmt: skip
-
-
-def png(array: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, "PNG")
-    return stream.getvalue()
-
-
-def table(count: int, seed: int = 0, *, masks: bool = True) -> pa.Table:
-    """Rows as `datasets` writes them: blobs of red on noise, their masks; and a column that nobody needs."""
-    rng = np.random.default_rng(seed)
-    images, labels = [], []
-    for _ in range(count):
-        mask = np.zeros((32, 40), np.uint8)
-        top, left = rng.integers(0, 20), rng.integers(0, 24)
-        mask[top : top + 12, left : left + 12] = 1
-        mask[:4], mask[-2:] = 2, 255
-        image = rng.integers(0, 60, (32, 40, 3)).astype(np.uint8)
-        image[mask == 1, 0] += 150
-        images.append({"bytes": png(image), "path": None})
-        labels.append({"bytes": png(mask), "path": None} if masks else None)
-    kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    cells = {
-        "image": pa.array(images, kind),
-        "depth": pa.array([rng.bytes(4000) for _ in range(count)]),
-        "label": pa.array(labels, kind),
-    }
-    about = {"info": {"features": {name: {"_type": "Image"} for name in ("image", "label")}}}
-    return pa.table(cells).replace_schema_metadata({b"huggingface": json.dumps(about).encode()})
-
-
-def publish(folder: Path) -> Path:
-    """A data set in three files: 13 + 8 samples to train on, 7 to validate; row groups of 4."""
-    folder.mkdir(parents=True)
-    for number, (name, count) in enumerate((("train-0", 13), ("train-1", 8), ("validation", 7))):
-        pq.write_table(table(count, number), folder / f"{name}.parquet", row_group_size=4)
-    (folder / "id2label.json").write_text(json.dumps(NAMES))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return publish(tmp_path_factory.mktemp("stream") / "blobs")
-
-
-@pytest.fixture
-def bucket(shelf: Path) -> Iterator[str]:
-    """The same data set, in memory."""
-    files = fsspec.filesystem("memory")
-    for path in shelf.iterdir():
-        files.pipe_file(f"/bucket/blobs/{path.name}", path.read_bytes())
-    yield "memory://bucket/blobs"
-    files.store.clear()
-    files.pseudo_dirs[:] = [""]
-
-
-@pytest.fixture
-def requests(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
-    """Every part of a file that is read: its name, first byte, and length."""
-    asked: list[tuple[str, int, int]] = []
-    read = row_groups.read
-
-    def noted(url: str, start: int, end: int) -> bytes:
-        asked.append((url.rpartition("/")[2], start, end - start))
-        return read(url, start, end)
-
-    monkeypatch.setattr(row_groups, "read", noted)
-    return asked
-
-
-def assert_same_samples(one: tz.Dataset, other: tz.Dataset) -> None:
-    assert {name: split.names for name, split in one.splits.items()} == {
-        name: split.names for name, split in other.splits.items()
-    }
-    for name in one.splits:
-        for a, b in zip(one[name], other[name], strict=True):
-            np.testing.assert_array_equal(a.image, b.image)
-            np.testing.assert_array_equal(a.mask, b.mask)
-
 
 # opening --------------------------------------------------------------------------------------------------
 
@@ -232,218 +132,6 @@ def test_classes_are_counted_from_the_masks_alone(
     assert some.sum() == sum(int((mask != 255).sum()) for mask in masks)
 
 
-# batches --------------------------------------------------------------------------------------------------
-
-
-def loaders(data: tz.Dataset, world: int, **options: Any) -> list[Loader]:
-    split = data["train"]
-    order = Streamed(split.shard_of, seed=1, batch_size=4, shuffle_buffer=8)
-    config = DataConfig(crop_hw=(16, 16))
-    transform = TrainTransform(config, ignore=255, mean=(0.5, 0.5, 0.5))
-    return [
-        Loader(split, transform=transform, batch_size=4, seed=1, order=order, expect=split.expect,
-               foresight=8 // world, cache="none", rank=rank, world=world, pixel_weight=lambda mask: 1.0, **options)
-        for rank in range(world)
-    ]  # fmt: skip
-
-
-def test_a_batch_is_the_same_with_one_two_and_four_processes_and_however_it_is_read(
-    shelf: Path, bucket: str
-) -> None:
-    def batches(data: tz.Dataset, world: int, steps: range, workers: int) -> list[torch.Tensor]:
-        ranks = loaders(data, world, workers=workers)
-        taken = [
-            torch.cat([image for rank in ranks for image, _ in rank.micro_batches(step)]) for step in steps
-        ]
-        for rank in ranks:
-            rank.close()
-        return taken
-
-    alone = batches(tz.open_dataset(bucket), 1, range(12), 0)
-    for world, workers in ((1, 3), (2, 1), (4, 0)):
-        for one, other in zip(
-            alone, batches(tz.open_dataset(bucket), world, range(12), workers), strict=True
-        ):
-            assert torch.equal(one, other)
-    [late] = batches(
-        tz.open_dataset(shelf, stream=True), 2, range(9, 10), 0
-    )  # resumed there, nothing replayed
-    assert torch.equal(late, alone[9])
-
-
-def test_an_epoch_reads_each_row_group_about_once_and_holds_few(
-    tmp_path: Path, requests: list[tuple[str, int, int]]
-) -> None:
-    pq.write_table(table(160), tmp_path / "train.parquet", row_group_size=4)
-    pq.write_table(table(2), tmp_path / "val.parquet")
-    (tmp_path / "id2label.json").write_text(json.dumps(NAMES))
-    [one, other] = (
-        loaders(tz.open_dataset(tmp_path, stream=True), 1)
-        + loaders(tz.open_dataset(tmp_path, stream=True), 2)[:1]
-    )
-    for loader, limit in ((one, 40), (other, 20)):
-        requests.clear()
-        most = 0
-        for step in range(40):
-            list(loader.micro_batches(step))
-            most = max(most, len(loader._split.records._both))
-        loader.close()
-        fetched = [start for name, start, _ in requests if name == "train.parquet"]
-        assert limit - 1 <= len(set(fetched)) <= limit + 10  # the second epoch's first come ahead
-        assert len(fetched) <= limit + 12
-        assert most <= 10  # of 40
-
-
-# training -------------------------------------------------------------------------------------------------
-
-
-class Dots(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(7)
-        self.features = nn.Conv2d(3, 8, 3, stride=2, padding=1)
-        self.drop = nn.Dropout(0.1)
-        self.score = nn.Conv2d(8, 3, 1)
-
-    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.score(self.drop(self.features(image_BCHW - 0.5).relu()))
-
-
-def train(data: object, out: Path, *overrides: str, **own: Any) -> Run:
-    words = {"network": Dots(), "device": "cpu", "quiet": True, **own}
-    chosen = dict(item.split("=", 1) for item in (*SHORT, *overrides))
-    said = [f"{name}={value}" for name, value in chosen.items()]
-    return tz.train("segformer-b0-scratch", data=data, out=out, overrides=said, **words)
-
-
-TRAIN = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from test_streaming import train
-train({data!r}, Path({run!r}))
-"""
-
-
-def test_a_streamed_training_that_is_killed_goes_on_bit_for_bit(shelf: Path, tmp_path: Path) -> None:
-    unstopped = train(shelf, tmp_path / "unstopped")
-    script = TRAIN.format(tests=str(Path(__file__).parent), data=str(shelf), run=str(tmp_path / "killed"))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-    checkpoints = tmp_path / "killed" / "checkpoints"
-    while process.poll() is None and not (checkpoints / "step-00000003").exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, said
-    killed = Run.open(tmp_path / "killed")
-    assert 3 <= killed.step < 8
-    resumed = tz.train(resume=killed.path, network=Dots(), device="cpu", quiet=True)
-    for file in ("model.safetensors", "optimizer.safetensors"):
-        one, other = (
-            load_file(run.path / "checkpoints" / "step-00000008" / file) for run in (unstopped, resumed)
-        )
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[name], other[name]) for name in one)
-    assert unstopped.best == resumed.best
-
-    whole = tz.evaluate(resumed.path, data=shelf, network=Dots(), stream=False, quiet=True)
-    streamed = tz.evaluate(resumed.path, data=shelf, network=Dots(), quiet=True)
-    assert whole.counts.tolist() == streamed.counts.tolist()
-    assert whole.num_images == 7
-    assert "Streamed" in str(streamed.notes)
-
-
-def test_shares_of_a_validation_add_up_and_read_row_groups_of_their_own(
-    bucket: str, requests: list[tuple[str, int, int]]
-) -> None:
-    data = tz.open_dataset(bucket)
-    predictor = Predictor(Dots().eval(), data.classes, device="cpu")
-    alone = measure(predictor, data["train"])
-    fetched = []
-    parts = []
-    for rank in range(3):
-        requests.clear()
-        parts.append(measure(predictor, tz.open_dataset(bucket)["train"], rank=rank, world=3))
-        fetched.append(len([name for name, _, length in requests if length < 60_000]))
-    assert sum(part.counts for part in parts).tolist() == alone.counts.tolist()
-    assert sum(part.num_images for part in parts) == 21
-
-
-def test_a_file_that_changed_since_the_run_began_is_refused(tmp_path: Path) -> None:
-    data = publish(tmp_path / "blobs")
-    short = ("train.steps=2", "optim.warmup_steps=0", "eval.every=2", "data.stream=false")
-    run = train(tz.open_dataset(data, stream=True), tmp_path / "run", *short)
-    assert tz.train(
-        resume=run.path, network=Dots(), device="cpu", quiet=True
-    ).recipe.data.stream  # opened so again
-    pq.write_table(table(8, seed=5), data / "train-1.parquet", row_group_size=4)
-    with pytest.raises(errors.DataChangedError, match="has changed since the run began"):
-        tz.train(resume=run.path, network=Dots(), device="cpu", quiet=True)
-    opened = tz.open_dataset(data, stream=True)
-    (data / "train-1.parquet").write_bytes(b"PAR1")
-    with pytest.raises(
-        errors.DataChangedError, match=r"train-1.parquet was changed while it was read"
-    ) as changed:
-        opened["train"][20]
-    assert "found: 4 bytes" in str(changed.value)
-
-
-@pytest.mark.parametrize("silenced", ["train-0", "validation"])
-def test_a_place_that_falls_silent_leaves_a_run_that_goes_on(
-    silenced: str, bucket: str, tmp_path: Path, monkeypatch: Any
-) -> None:
-    """In a step, and in a validation."""
-    monkeypatch.setattr(remote, "WAITS", (0,))
-    store = type(fsspec.filesystem("memory"))
-    whole, fetched = store.cat_file, []
-
-    def silent(self: Any, path: str, start: int | None = None, end: int | None = None, **words: Any) -> bytes:
-        if silenced in path and (tmp_path / "run").exists():  # opened, so what is read now are samples
-            fetched.append(path)
-            if len(fetched) > (0 if silenced == "validation" else 4):
-                raise ConnectionResetError("the line went dead")
-        return whole(self, path, start, end, **words)
-
-    monkeypatch.setattr(store, "cat_file", silent)
-    with (
-        pytest.warns(
-            RuntimeWarning,
-            match=f"{silenced}.parquet: ConnectionResetError: the line went dead; trying again",
-        ),
-        pytest.raises(errors.UnreachableError) as told,
-    ):
-        train(
-            bucket,
-            tmp_path / "run",
-            "loss.class_weights=none",
-            "data.workers=0",
-            "train.steps=16",
-            "eval.every=16",
-            "train.save_every=100",
-        )
-    monkeypatch.undo()
-    run = Run.open(tmp_path / "run")
-    assert 0 < run.step < 16 or (silenced == "validation" and run.step == 16)
-    text = str(told.value)
-    assert f"memory://bucket/blobs/{silenced}.parquet cannot be reached." in text
-    assert f"The run is saved at step {run.step}. When the place answers again:" in text
-    assert f"terrazzo train --resume {run.path}" in text
-    assert tz.train(resume=run.path, network=Dots(), device="cpu", quiet=True).step == 16
-
-
-def test_a_handful_of_a_stream_is_its_first_rows(
-    bucket: str, tmp_path: Path, requests: list[tuple[str, int, int]], monkeypatch: Any
-) -> None:
-    monkeypatch.setattr("terrazzo.preparation.OVERFIT_STEPS", 12)
-    monkeypatch.setattr("terrazzo.keeping.OVERFIT_MIOU", 0.0)
-    run = train(bucket, tmp_path / "run", overfit=2)
-    assert run.step > 0
-    footers = 3
-    assert {(name, start) for name, start, _ in requests[footers:]} == {
-        ("train-0.parquet", 4)
-    }  # one row group
-
-
 # what is wrong --------------------------------------------------------------------------------------------
 
 
@@ -487,13 +175,6 @@ def test_a_test_split_without_masks_stays_one(tmp_path: Path) -> None:
     opened = tz.open_dataset(data, stream=True)
     assert not opened["test"].has_masks
     assert opened["test"][2].mask is None
-
-
-def test_more_than_fits_in_memory_is_refused(shelf: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("terrazzo.preparation.free_memory", lambda: 1000)
-    with pytest.raises(errors.RecipeError, match="do not fit in memory") as told:
-        train(shelf, tmp_path / "run")
-    assert "data.shuffle_buffer=1" in str(told.value)
 
 
 # on the Hub -----------------------------------------------------------------------------------------------
@@ -548,69 +229,3 @@ def test_a_stream_from_the_hub_is_pinned_and_nothing_of_it_is_kept(tmp_path: Pat
     assert "user/pictures on the Hugging Face Hub cannot be streamed." in refused
     assert "user/pictures@refs/convert/parquet data.stream=true" in refused
     assert kept == []
-
-
-# plain folders elsewhere ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def far_boxes(boxes: Path) -> Iterator[str]:
-    files = fsspec.filesystem("memory")
-    for path in boxes.rglob("*"):
-        if path.is_file():
-            files.pipe_file(f"/bucket/boxes/{path.relative_to(boxes).as_posix()}", path.read_bytes())
-    yield "memory://bucket/boxes"
-    files.store.clear()
-    files.pseudo_dirs[:] = [""]
-
-
-def test_a_folder_elsewhere_is_the_same_data_set(boxes: Path, far_boxes: str) -> None:
-    here, far = tz.open_dataset(boxes), tz.open_dataset(far_boxes)
-    assert_same_samples(here, far)
-    assert far.classes == here.classes
-    assert far["val"].where(1, mask=True) == "memory://bucket/boxes/val/masks/001.png"
-    before = far.fingerprint
-    fsspec.filesystem("memory").pipe_file("/bucket/boxes/val/masks/001.png", b"other")
-    assert tz.open_dataset(far_boxes).fingerprint != before
-    with pytest.raises(errors.UnreadableFileError, match="memory://bucket/boxes/val/masks/001.png"):
-        tz.open_dataset(far_boxes)["val"][1]
-    fsspec.filesystem("memory").rm("/bucket/boxes/val/masks/001.png")
-    with pytest.raises(
-        errors.DatasetFormatError, match="1 files in memory://bucket/boxes/val have no partner"
-    ):
-        tz.open_dataset(far_boxes)
-
-
-def test_a_data_set_in_an_archive_is_the_same(boxes: Path, shelf: Path, tmp_path: Path) -> None:
-    for folder in (boxes, shelf):
-        archive = shutil.make_archive(str(tmp_path / folder.name), "zip", folder.parent, folder.name)
-        here = tz.open_dataset(folder)
-        assert_same_samples(here, tz.open_dataset(f"zip://{folder.name}::{archive}"))
-        inside = shutil.make_archive(str(tmp_path / "inside"), "zip", folder)
-        assert_same_samples(here, tz.open_dataset(f"zip://::{inside}"))
-    assert len(tz.open_dataset(f"zip://train-0.parquet::{inside}")["train"]) == 10  # of 13, three set aside
-
-
-def test_images_elsewhere_are_predicted_to_a_folder_here(far_boxes: str, boxes: Path, tmp_path: Path) -> None:
-    from terrazzo.images import read_mask
-    from terrazzo.predicting import predict
-
-    predictor = Predictor(Dots().eval(), tz.open_dataset(boxes).classes, device="cpu")
-    far = predict(predictor, f"{far_boxes}/val/images", out=tmp_path / "far", quiet=True)
-    here = predict(predictor, boxes / "val" / "images", out=tmp_path / "here", quiet=True)
-    assert [path.name for path in far] == [path.name for path in here]
-    for one, other in zip(far, here, strict=True):
-        np.testing.assert_array_equal(read_mask(one), read_mask(other))
-    with pytest.raises(errors.UsageError, match="written to a folder on this machine"):
-        predict(predictor, boxes / "val" / "images", out="memory://bucket/out")
-
-
-def test_the_doctor_reads_what_lies_elsewhere(far_boxes: str, bucket: str) -> None:
-    from terrazzo.data.examination import examine
-
-    for url, count in ((far_boxes, 11), (bucket, 28)):
-        cases = examine(url, workers=1).cases
-        assert len(cases) == count
-        assert not [
-            case for case in cases if case.seen.problem or case.labelled is None or case.labelled.problem
-        ]
