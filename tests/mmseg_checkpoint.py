@@ -1,4 +1,4 @@
-"""Checkpoints as MMSegmentation writes them, of small networks of ours: its names of tensors, by hand, and its config."""
+"""Checkpoints as MMSegmentation writes them, of small networks of ours: its names of tensors and its config by hand."""
 
 import re
 from pathlib import Path
