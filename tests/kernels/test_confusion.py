@@ -145,3 +145,13 @@ def test_without_numba_the_reference_answers(monkeypatch: pytest.MonkeyPatch) ->
     assert (
         confusion(pred, mask, 2).tolist() == [[1, 0], [1, 1]] == confusion_reference(pred, mask, 2).tolist()
     )
+
+
+def test_what_a_call_left_behind_is_in_no_other_calls_counts() -> None:
+    mask, pred = np.arange(64, dtype=np.uint8).reshape(8, 8) % 4, np.full((8, 8), 3, np.uint8)
+    expected = [[0, 0, 0, 16]] * 4
+    assert confusion(pred, mask, 4).tolist() == expected
+    with pytest.raises(MaskValueError):
+        confusion(pred, mask, 3)  # 3 is outside
+    assert confusion(pred, mask, 4, ignore=2).tolist() == [expected[0], expected[0], [0] * 4, expected[0]]
+    assert confusion(pred, mask, 4).tolist() == expected

@@ -1,10 +1,11 @@
 """Confusion counts: how often each true class was seen as each predicted class, over any number of pixels.
 
 One pass over both masks. Two uint8 masks, the usual case, go the fast way: eight pixels are read at once, a block of
-one colour that repeats (most of a real mask) is one addition, and the rest is spread over several tables, since adding
-twice to one cell in a row waits for the store before it. Refuses ids outside the classes; nothing is clipped.
+one colour that repeats (most of a real mask) is one addition, and the rest is spread over four tables. Refuses ids
+outside the classes; nothing is clipped.
 """
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 Counts = NDArray[np.int64]
 
 PIECE = 1 << 17  # pixels; below about 0.1 ms of work a second thread costs more than it brings
-LONGEST = 1 << 30  # pixels of one piece, so that int32 cells cannot overflow
+LONGEST = 1 << 30  # pixels counted at once, so that int32 cells cannot overflow
+TABLES = 4  # of counts of bytes: adding twice to one cell in a row waits for the store before it
+TABLE = (1 << 16) + 64  # cells; the same cell of two tables lies in different sets of the cache
+
+_empty: list[NDArray[np.int32]] = []  # tables of bytes, 1 MiB each, as many as ever counted at once
 
 
 def confusion(
@@ -55,20 +60,13 @@ def confusion(
         return confusion_reference(pred_N, mask_N, num_classes, ignore)
     one_byte = pred_N.dtype == mask_N.dtype == np.uint8 and num_classes <= 256
     count = _count_bytes if one_byte else _count_any
-
-    def piece(bounds: tuple[int, int]) -> Counts | None:
-        start, stop = bounds
-        return count(pred_N[start:stop], mask_N[start:stop], num_classes, ignore)
-
-    length = max(PIECE, min(LONGEST, -(-len(mask_N) // 16)) // 64 * 64)
-    parts = spread(
-        piece, [(i, min(i + length, len(mask_N))) for i in range(0, len(mask_N), length)], threads=threads
-    )
     counts = np.zeros((num_classes, num_classes), np.int64)
-    for part in parts:
-        if part is None:  # ids outside the classes: say which
+    for start in range(0, len(mask_N), LONGEST):
+        part = slice(start, start + LONGEST)
+        found = count(pred_N[part], mask_N[part], num_classes, ignore, threads)
+        if found is None:  # ids outside the classes: say which
             return confusion_reference(pred_N, mask_N, num_classes, ignore)
-        counts += part
+        counts += found
     return counts
 
 
@@ -116,70 +114,100 @@ def _flat(ids: "NDArray[Any] | Tensor", who: str) -> NDArray[Any]:
     return flat if flat.ctypes.data % 8 == 0 else read_only(flat.copy())  # eight bytes are read at once
 
 
-def _count_any(pred: NDArray[Any], mask: NDArray[Any], num_classes: int, ignore: int) -> Counts | None:
-    """Counts of one piece, or None where an id is outside the classes."""
-    cells = np.zeros(num_classes**2 + 1, np.int64)
-    if _count_ids(pred, mask, num_classes, ignore, cells):
-        return None
-    return cells[:-1].reshape(num_classes, num_classes)
+def _count_any(
+    pred: NDArray[Any], mask: NDArray[Any], num_classes: int, ignore: int, threads: int | None
+) -> Counts | None:
+    """Counts of ids of any dtype, or None where one is outside the classes."""
+
+    def count(piece: slice) -> Counts | None:
+        cells = np.zeros(num_classes**2 + 1, np.int64)
+        is_wrong = _count_ids(pred[piece], mask[piece], num_classes, ignore, cells)
+        return None if is_wrong else cells[:-1]
+
+    counts = np.zeros(num_classes**2, np.int64)
+    for part in spread(count, _pieces(len(mask)), threads=threads):
+        if part is None:
+            return None
+        counts += part
+    return counts.reshape(num_classes, num_classes)
 
 
-def _count_bytes(pred: NDArray[Any], mask: NDArray[Any], num_classes: int, ignore: int) -> Counts | None:
-    """Counts of one piece of uint8, or None where an id is outside the classes.
+def _count_bytes(
+    pred: NDArray[Any], mask: NDArray[Any], num_classes: int, ignore: int, threads: int | None
+) -> Counts | None:
+    """Counts of uint8, or None where an id is outside the classes.
 
-    A table has one more row for ignored and one for wrong truths, one more column for wrong predictions: no pixel
-    needs a branch.
+    A pair of bytes is the number of its cell, so no pixel is looked up or tested: what was counted outside the classes
+    is missing from the sum at the end. A table is 256 KiB, of which only the lines of classes that occur are touched.
     """
-    rows, columns = num_classes + 2, num_classes + 1
-    row_of = np.full(256, num_classes + 1, np.int32)
-    row_of[:num_classes] = np.arange(num_classes, dtype=np.int32)
-    if 0 <= ignore < 256:
-        row_of[ignore] = num_classes
-    column_of = np.full(256, num_classes, np.int32)
-    column_of[:num_classes] = np.arange(num_classes, dtype=np.int32)
-    num_tables = 4 if num_classes <= 64 else 1  # all must stay in the first cache
-    tables = np.zeros((num_tables, rows * columns), np.int32)
-    blocks = len(mask) // 8
-    pred_8, mask_8 = pred[: blocks * 8].view(np.uint64), mask[: blocks * 8].view(np.uint64)
-    _count_blocks(pred_8, mask_8, row_of * columns, column_of, tables.reshape(-1), len(tables))
-    table = tables.sum(0, dtype=np.int64).reshape(rows, columns)
-    np.add.at(table, (row_of[mask[blocks * 8 :]], column_of[pred[blocks * 8 :]]), 1)  # the last few pixels
-    counts = table[:num_classes, :num_classes]
-    wrong = table[num_classes + 1].sum() + table[:num_classes, num_classes].sum()
-    return None if wrong else np.ascontiguousarray(counts)
+    used: list[NDArray[np.int32]] = []  # tables of this call into which no thread counts just now
+
+    def count(piece: slice) -> None:
+        tables = _any_of(used, _empty)
+        pred_N, mask_N = pred[piece], mask[piece]
+        end = len(mask_N) // 8 * 8
+        _count_blocks(pred_N[:end].view(np.uint64), mask_N[:end].view(np.uint64), tables.reshape(-1), TABLE)
+        np.add.at(tables[0], mask_N[end:].astype(np.intp) << 8 | pred_N[end:], 1)  # the last few pixels
+        used.append(tables)
+
+    spread(count, _pieces(len(mask)), threads=threads)
+    counts, ignored = np.zeros((num_classes, num_classes), np.int64), 0
+    for tables in used:
+        cells = tables[:, : 1 << 16].reshape(TABLES, 256, 256)
+        if 0 <= ignore < 256:
+            ignored += int(cells[:, ignore].sum(dtype=np.int64))
+            cells[:, ignore] = 0
+        counts += cells[:, :num_classes, :num_classes].sum(0, dtype=np.int64)
+        cells[:, :num_classes, :num_classes] = 0
+    if counts.sum() + ignored != len(mask):
+        return None  # and the tables, which hold more, are dropped
+    _empty.extend(used)
+    return counts
+
+
+def _any_of(*stores: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+    """Take tables that somebody left, or make some; other threads may take from the same lists."""
+    for store in stores:
+        with contextlib.suppress(IndexError):
+            return store.pop()
+    return np.zeros((TABLES, TABLE), np.int32)
+
+
+def _pieces(pixels: int) -> list[slice]:
+    length = max(PIECE, -(-pixels // 16) // 64 * 64)
+    return [slice(start, start + length) for start in range(0, pixels, length)]
 
 
 @kernel()
 def _count_blocks(
-    pred_8: NDArray[np.uint64],
-    mask_8: NDArray[np.uint64],
-    row_of: NDArray[np.int32],
-    column_of: NDArray[np.int32],
-    cells: NDArray[np.int32],
-    tables: int,
+    pred_8: NDArray[np.uint64], mask_8: NDArray[np.uint64], cells: NDArray[np.int32], size: int
 ) -> None:
-    byte, turn, rest = np.uint64(255), np.uint64(8), np.uint64(56)
-    size = len(cells) // tables
-    second, third, fourth = (size, 2 * size, 3 * size) if tables == 4 else (0, 0, 0)
-    last_pred, last_mask, run = np.uint64(0), np.uint64(0), 0
+    """Add eight pixels at a time to four tables of `size` cells, that of a pair at 256 * truth + prediction."""
+    even, cell = np.uint64(0x00FF00FF00FF00FF), np.uint64(0xFFFF)
+    one, two, four, six = np.uint64(8), np.uint64(16), np.uint64(32), np.uint64(48)  # bytes, in bits
+    second, third, fourth = np.uint64(size), np.uint64(2 * size), np.uint64(3 * size)
+    last_pred, last_mask, last_cell, run = np.uint64(0), np.uint64(0), np.uint64(0), np.int32(0)
+    single = np.int32(1)
     for i in range(len(mask_8)):
         p, m = pred_8[i], mask_8[i]
         if p == last_pred and m == last_mask:
-            run += 8
+            run += np.int32(8)
             continue
-        if (p >> turn) | (p << rest) == p and (m >> turn) | (m << rest) == m:  # one colour each: a run begins
-            cells[row_of[last_mask & byte] + column_of[last_pred & byte]] += run
-            last_pred, last_mask, run = p, m, 8
+        a = ((m & even) << one) | (p & even)  # the cells of pixels 0, 2, 4, 6, two bytes each
+        b = (m & ~even) | ((p >> one) & even)  # of 1, 3, 5, 7
+        if a == b and ((a >> two) | (a << six)) == a:  # one colour each: a run begins
+            cells[last_cell] += run
+            last_pred, last_mask, last_cell, run = p, m, a & cell, np.int32(8)
             continue
-        cells[row_of[m & byte] + column_of[p & byte]] += 1
-        cells[second + row_of[(m >> np.uint64(8)) & byte] + column_of[(p >> np.uint64(8)) & byte]] += 1
-        cells[third + row_of[(m >> np.uint64(16)) & byte] + column_of[(p >> np.uint64(16)) & byte]] += 1
-        cells[fourth + row_of[(m >> np.uint64(24)) & byte] + column_of[(p >> np.uint64(24)) & byte]] += 1
-        cells[row_of[(m >> np.uint64(32)) & byte] + column_of[(p >> np.uint64(32)) & byte]] += 1
-        cells[second + row_of[(m >> np.uint64(40)) & byte] + column_of[(p >> np.uint64(40)) & byte]] += 1
-        cells[third + row_of[(m >> np.uint64(48)) & byte] + column_of[(p >> np.uint64(48)) & byte]] += 1
-        cells[fourth + row_of[m >> rest] + column_of[p >> rest]] += 1
-    cells[row_of[last_mask & byte] + column_of[last_pred & byte]] += run
+        cells[a & cell] += single
+        cells[second + (b & cell)] += single
+        cells[third + ((a >> two) & cell)] += single
+        cells[fourth + ((b >> two) & cell)] += single
+        cells[(a >> four) & cell] += single
+        cells[second + ((b >> four) & cell)] += single
+        cells[third + (a >> six)] += single
+        cells[fourth + (b >> six)] += single
+    cells[last_cell] += run
 
 
 @kernel()
