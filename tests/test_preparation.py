@@ -1,6 +1,7 @@
-"""Before the first step: folds through training, resuming and evaluating."""
+"""Before the first step: folds through training, resuming and evaluating; how samples get to the device."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import terrazzo as tz
-from terrazzo import errors
+from terrazzo import errors, preparation
+from terrazzo.asking import Asked
 from terrazzo.cli import main
 from terrazzo.data import folds
+from terrazzo.data.loader import Loader
+from terrazzo.processes import Processes
 from terrazzo.run import Run
 
 SHORT = [
@@ -143,3 +147,42 @@ def test_a_config_name_of_another_data_set_is_refused_with_the_word_to_go_on(
     assert "is the config for Cityscapes, and the data set is ADE20K." in told
     assert "made_for=null" in told
     assert not (tmp_path / "run").exists()
+
+
+def test_8_bit_images_go_to_a_gpu_as_bytes_and_deeper_ones_do_not(
+    boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(
+        recipe="segformer-b0-scratch", data=boxes, out=tmp_path / "run", overrides=SHORT, network=Line()
+    )
+    job = preparation.prepare(Processes(0, 1, torch.device("cpu")), asked)
+    monkeypatch.setattr(preparation, "Loader", lambda split, **options: options)
+
+    def handed(device: str) -> tuple[bool, torch.device | None]:
+        options: Any = job.loader(Processes(0, 1, torch.device(device)))
+        return options["for_gpu"], options["colour_on"]
+
+    assert handed("cpu") == (False, None)
+    assert handed("cuda") == (True, torch.device("cuda"))
+    job.data = replace(job.data, dtype="uint16")
+    assert handed("cuda") == (True, None)
+
+
+def test_a_training_on_bytes_has_the_losses_of_one_on_floats(
+    boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*SHORT, "train.log_every=1", "train.micro_batch=1"]
+
+    def losses(out: Path) -> list[float]:
+        own: dict[str, Any] = {"network": Line(), "device": "cpu", "quiet": True}
+        run = tz.train("segformer-b0-scratch", data=boxes, out=out, overrides=overrides, **own)
+        lines = map(json.loads, (run.path / "metrics.jsonl").read_text().splitlines())
+        return [line["loss"] for line in lines if "loss" in line]
+
+    def by_bytes(*given: Any, **options: Any) -> Loader:
+        return Loader(*given, **options | {"colour_on": torch.device("cpu")})
+
+    plain = losses(tmp_path / "floats")
+    monkeypatch.setattr(preparation, "Loader", by_bytes)
+    assert losses(tmp_path / "bytes") == pytest.approx(plain, abs=1e-6)
+    assert len(plain) == 3  # of two steps and of the validation

@@ -84,6 +84,7 @@ class Job:
         """Return the loader of this process's share of every step."""
         recipe = self.recipe
         stream, ignore = self._streamed(processes), self.data.classes.ignore
+        is_gpu = processes.device.type == "cuda"
         if stream and recipe.data.cache == "disk":
             self.said.append("data.cache=disk keeps nothing of a stream; data.cache=memory does")
         return Loader(
@@ -104,7 +105,8 @@ class Job:
             world=processes.world,
             pixel_weight=self.loss.pixel_weight,
             on_unreadable=recipe.data.on_unreadable,
-            for_gpu=processes.device.type == "cuda",
+            for_gpu=is_gpu,
+            colour_on=processes.device if is_gpu and self.data.dtype == "uint8" else None,
         )
 
     def _cache_key(self) -> str:

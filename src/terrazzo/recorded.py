@@ -60,7 +60,7 @@ class Recorded:
         self.is_warm = False
 
     def __call__(self, image_BCHW: Tensor, mask_BHW: Tensor, weight: float) -> tuple[Parts, Tensor]:
-        """Return the losses and hits of a micro-batch, gradients added to those of the step; inputs on the CPU."""
+        """Return the losses and hits of a micro-batch, gradients added to those of the step; inputs lie anywhere."""
         self.weight.fill_(weight)
         if not self.is_warm:
             parts, hits = self.one_pass(

@@ -106,6 +106,39 @@ def test_tensors_are_what_a_network_and_a_loss_take(loader: Callable[..., Loader
     assert set(mask.unique().tolist()) <= {0, 1, 2, 255}
 
 
+BY_BYTES = [
+    pytest.param({"colour_on": torch.device("cpu")}, id="cpu"),
+    pytest.param({"colour_on": torch.device("cuda"), "for_gpu": True}, id="cuda", marks=pytest.mark.gpu),
+]
+
+
+@pytest.mark.parametrize("options", BY_BYTES)
+@pytest.mark.parametrize("micro_batch", [0, 2])
+@pytest.mark.parametrize("augment", [True, False])
+def test_images_that_travel_as_bytes_are_those_of_the_threads(
+    loader: Callable[..., Loader], options: dict[str, Any], augment: bool, micro_batch: int
+) -> None:
+    config = replace(
+        CONFIG, augment=augment, scale=(0.3, 2.0), color_probability=0.8
+    )  # some crops are padded
+    shelves = Shelf(7, sizes=((32, 40), (20, 48))), Shelf(7, sizes=((32, 40), (20, 48)))
+    for shelf in shelves:
+        shelf.broken[2] = UnreadableFileError("no image")
+    about = {"config": config, "micro_batch": micro_batch, "workers": 2, "on_unreadable": "skip"}
+    plain, by_bytes = loader(shelves[0], **about), loader(shelves[1], **about, **options)
+    padded = 0
+    for step in range(4):
+        (image, mask), (there, mask_there) = step_of(plain, step), step_of(by_bytes, step)
+        assert there.device.type == options["colour_on"].type
+        assert there.dtype == torch.float32
+        assert torch.allclose(image, there.cpu(), rtol=0, atol=1e-6)
+        assert torch.equal(mask, mask_there.long())
+        assert plain.weight(step) == by_bytes.weight(step)
+        padded += int((there.cpu() == torch.tensor([0.4, 0.5, 0.6])[:, None, None]).all(1).sum())
+    assert padded > 16 * 24  # a blank and more
+    assert plain.skipped == by_bytes.skipped != {}
+
+
 def test_every_epoch_takes_every_sample_once_in_an_order_of_its_own(loader: Callable[..., Loader]) -> None:
     line = [
         index for step in range(7) for index in loader(Shelf(7)).sample_indices(step)

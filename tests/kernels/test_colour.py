@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
+from terrazzo.data.transforms import DataConfig, colour_matrix
 from terrazzo.kernels import colour as module
-from terrazzo.kernels.colour import recolour
+from terrazzo.kernels.colour import recolour, recolour_batch, recolour_reference
 
 RNG = np.random.default_rng(4)
 
@@ -49,3 +51,59 @@ def test_without_numba_the_same_comes_out(monkeypatch: pytest.MonkeyPatch, chann
     monkeypatch.setattr(module, "is_available", lambda: False)
     recolour(image, matrix, white=255.0, out_CHW=plain)
     np.testing.assert_allclose(compiled, plain, atol=1e-6)
+
+
+def crops(channels: int) -> np.ndarray:
+    """Four 8-bit crops: noise, black, white, and all greys."""
+    image = RNG.integers(0, 256, (4, 8, 32, channels), dtype=np.uint8)
+    image[1], image[2] = 0, 255
+    image[3] = np.arange(256, dtype=np.uint8).reshape(8, 32, 1)
+    return image
+
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_batch_on_a_device_is_recoloured_as_each_image_on_the_cpu(channels: int, device: str) -> None:
+    config = DataConfig(color_probability=1.0)
+    for _ in range(8):
+        image = crops(channels)
+        matrices = np.stack([colour_matrix(config, channels, RNG) for _ in image])
+        expected, plain = np.empty((2, 4, channels, 8, 32), np.float32)
+        for slot in range(4):
+            recolour(image[slot], matrices[slot], white=255.0, out_CHW=expected[slot])
+            recolour_reference(image[slot], matrices[slot], white=255.0, out_CHW=plain[slot])
+        result = recolour_batch(
+            torch.from_numpy(image).to(device),
+            torch.from_numpy(matrices).to(device),
+            beyond_C=torch.zeros(channels, device=device),
+        )
+        assert result.is_contiguous()
+        np.testing.assert_allclose(result.cpu().numpy(), expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(result.cpu().numpy(), plain, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_batch_whose_colours_stay_is_its_grey_levels_over_255(device: str) -> None:
+    image, same = crops(3), torch.eye(3, 4).expand(4, 3, 4).to(device)
+    result = recolour_batch(torch.from_numpy(image).to(device), same, beyond_C=torch.zeros(3, device=device))
+    np.testing.assert_array_equal(
+        result.cpu().numpy(), image.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    )
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_beyond_the_pixels_of_a_batch_stands_one_colour(device: str) -> None:
+    image, inside = torch.full((3, 4, 5, 3), 255, dtype=torch.uint8), torch.tensor([[4, 5], [2, 3], [0, 0]])
+    result = recolour_batch(
+        image.to(device),
+        torch.eye(3, 4).expand(3, 3, 4).to(device),
+        inside_B2=inside.to(device),
+        beyond_C=torch.tensor([0.25, 0.5, 0.75], device=device),
+    ).cpu()
+    assert (result[0] == 1).all()
+    assert (result[1, :, :2, :3] == 1).all()
+    assert result[1, 1].sum() == 2 * 3 + 0.5 * (4 * 5 - 2 * 3)
+    assert result[2].mean((1, 2)).tolist() == [0.25, 0.5, 0.75]

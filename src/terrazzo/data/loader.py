@@ -18,7 +18,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -58,6 +58,7 @@ class Loader:
         pixel_weight: Callable[[Tensor], float],
         on_unreadable: Literal["stop", "skip"] = "stop",
         for_gpu: bool = False,
+        colour_on: torch.device | None = None,
     ) -> None:
         """batch_size: samples per step over all processes. micro_batch: samples per tensor, 0 = this process's share.
 
@@ -70,6 +71,8 @@ class Loader:
         on_unreadable: "stop" raises the DataError of a sample at the step that needs it; "skip" trains that step with
         a blank in its place, of the mean colour and ignored everywhere, and counts it in `skipped`.
         for_gpu: tensors lie in pinned memory, which a GPU copies by itself, and masks are uint8 where ids fit in it.
+        colour_on: the device to which images go as bytes, to become float32 and change their colours there, for samples
+        of 8 bits; None: the threads do it.
 
         Memory: the pixels of about two steps (of one more where threads outnumber samples) and the cache.
         Raises RecipeError when batch_size is not a multiple of world * micro_batch, DatasetFormatError for no samples.
@@ -98,7 +101,8 @@ class Loader:
         else:
             self._samples = SampleCache(split, cache_budget(cache, sharers=processes_here(world)))
         self._pixel_weight, self._on_unreadable = pixel_weight, on_unreadable
-        self._for_gpu = for_gpu
+        self._for_gpu, self._colour_on = for_gpu, colour_on
+        self._padding = torch.from_numpy(transform.mean).to(colour_on or "cpu")
         self._mask_dtype = torch.uint8 if for_gpu and transform.mask_dtype == np.uint8 else torch.int64
         self._crew = Crew(threads)
         self._ahead = max(1, math.ceil(2 * threads / self.share)) if threads else 0
@@ -120,14 +124,14 @@ class Loader:
         """Yield this process's part of a step: image (B, C, H, W) float32 in [0, 1] and mask (B, H, W) int64.
 
         For a GPU the mask is uint8 while ids fit in it. The tensors are views of memory that belongs to the step: what
-        is written to them stays when asked again.
+        is written to them stays when asked again. Only an image coloured on a device is made there each time.
         Following steps are prepared meanwhile. Without augmentation, images that differ in size are padded to the
         largest of the whole step, with the mean colour and ignore, at the bottom and right.
         """
         ready = self._ready(step)
         for start in range(0, self.share, self.micro_batch):
             part = slice(start, start + self.micro_batch)
-            yield ready.images[part], ready.masks[part]
+            yield self._coloured(ready, part), ready.masks[part]
 
     def weight(self, step: int) -> Tensor:
         """Return the float64 sum of `pixel_weight` over this process's samples of a step."""
@@ -210,25 +214,47 @@ class Loader:
         first = step * self.batch_size
         return [self._at(position)[1] for position in range(first, first + self.batch_size)]
 
+    def _coloured(self, ready: "_Step", part: slice) -> Tensor:
+        """A micro-batch's image (B, C, H, W) float32: as the threads wrote it, or made of bytes on a device."""
+        if ready.changes is None:
+            return ready.images[part]
+        from terrazzo.kernels.colour import recolour_batch
+
+        def there(tensor: Tensor) -> Tensor:
+            return tensor[part].to(self._colour_on, non_blocking=self._for_gpu)
+
+        inside_B2 = ready.changes.inside_hw
+        is_full = bool((inside_B2[part] == torch.tensor(ready.images.shape[1:3])).all())
+        return recolour_batch(
+            there(ready.images),
+            there(ready.changes.matrices),
+            inside_B2=None if is_full else there(inside_B2),
+            beyond_C=self._padding,
+        )
+
     def _begin(self, step: int) -> "_Step":
         size_hw = self._size_hw(step)
-        images = torch.empty((self.share, self._transform.channels, *size_hw), pin_memory=self._for_gpu)
-        masks = torch.empty((self.share, *size_hw), dtype=self._mask_dtype, pin_memory=self._for_gpu)
-        begun = _Step(images, masks)
+        begun = self._empty(size_hw)
         started = time.perf_counter()
         for slot, position in enumerate(self._positions(step)):
             epoch, index = self._at(position)
             work = functools.partial(
-                _prepare,
-                self._samples,
-                self._transform,
-                (self.seed, epoch, index),
-                images[slot].numpy(),
-                masks[slot].numpy(),
+                _prepare, self._samples, self._transform, (self.seed, epoch, index), *begun.place(slot)
             )
             begun.tasks.append((slot, position, self._crew.submit(f"sample {self._names[index]}", work)))
         begun.waited = time.perf_counter() - started if not self._ahead else 0.0
         return begun
+
+    def _empty(self, size_hw: tuple[int, int]) -> "_Step":
+        """Memory for a step of images of `size_hw`."""
+        empty = functools.partial(torch.empty, pin_memory=self._for_gpu)
+        masks = empty((self.share, *size_hw), dtype=self._mask_dtype)
+        channels = self._transform.channels
+        if self._colour_on is None:
+            return _Step(empty((self.share, channels, *size_hw), dtype=torch.float32), masks)
+        matrices = empty((self.share, channels, channels + 1), dtype=torch.float32)
+        changes = _Changes(matrices, empty((self.share, 2), dtype=torch.int32))
+        return _Step(empty((self.share, *size_hw, channels), dtype=torch.uint8), masks, changes)
 
     def _finish(self, step: "_Step", number: int) -> None:
         """Wait for the first sample of a step that is not there yet."""
@@ -255,7 +281,11 @@ class Loader:
                 found=f"{len(self._split)} unreadable, such as {self._skipped[position]}",
                 command="terrazzo check DATA",
             )
-        self._transform.write_blank(step.images[slot].numpy(), step.masks[slot].numpy())
+        if step.changes is None:
+            self._transform.write_blank(step.images[slot].numpy(), step.masks[slot].numpy())
+        else:  # without pixels it is of the mean colour everywhere
+            step.masks[slot] = self._transform.ignore
+            step.changes.inside_hw[slot] = 0
 
     def _size_hw(self, step: int) -> tuple[int, int]:
         """The size of a step's images: the crop, or the largest of all processes' samples where none is cut."""
@@ -304,20 +334,39 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class _Changes(NamedTuple):
+    """How the bytes of a step's images become float32."""
+
+    matrices: Tensor
+    """(B, C, C + 1) float32: their changes of colour."""
+    inside_hw: Tensor
+    """(B, 2) int32: height and width of what is not padding."""
+
+
 @dataclass
 class _Step:
     """The samples of one step, in the making or made."""
 
     images: Tensor
-    """(B, C, H, W) float32, of this process's share."""
+    """(B, C, H, W) float32, of this process's share; with `changes` (B, H, W, C) uint8."""
     masks: Tensor
     """(B, H, W)"""
+    changes: _Changes | None = None
+    """What is left to do where the colours change on a device."""
     tasks: deque[tuple[int, int, Task[None]]] = field(default_factory=deque)
     """(slot in the arrays, position in the line of samples, task), those not yet waited for."""
     waited: float = 0.0
     """Seconds the caller waited."""
     weight: float | None = None
     """What `Loader.weight` found."""
+
+    def place(self, slot: int) -> tuple[NDArray[Any], NDArray[Any], tuple[NDArray[Any], NDArray[Any]] | None]:
+        """Where a sample is written: image, mask, and its change (matrix, inside_hw) if there is one."""
+        changes = self.changes
+        change = (
+            None if changes is None else (changes.matrices[slot].numpy(), changes.inside_hw[slot].numpy())
+        )
+        return self.images[slot].numpy(), self.masks[slot].numpy(), change
 
     def cancel(self) -> None:
         for _, _, task in self.tasks:
@@ -328,10 +377,15 @@ def _prepare(
     samples: SampleCache | DecodedSamples,
     transform: TrainTransform,
     key: tuple[int, int, int],
-    image_CHW: NDArray[np.float32],
+    image: NDArray[Any],
     mask_HW: NDArray[np.integer[Any]],
+    change: tuple[NDArray[np.float32], NDArray[np.int32]] | None,
 ) -> None:
-    transform.write(samples[key[2]], np.random.default_rng(key), image_CHW, mask_HW)
+    sample, rng = samples[key[2]], np.random.default_rng(key)
+    if change is None:
+        transform.write(sample, rng, image, mask_HW)
+    else:
+        change[0][...], change[1][...] = transform.write_bytes(sample, rng, image, mask_HW)
 
 
 def processes_here(world: int) -> int:

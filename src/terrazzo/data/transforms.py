@@ -185,6 +185,56 @@ class TrainTransform:
         With augmentation they are as large as the crop; without, at least as large as `output_hw`. Raises
         DatasetFormatError for a sample without a mask.
         """
+        from terrazzo.kernels.colour import recolour
+
+        crop, matrix = self._cut(sample, rng, mask_HW)
+        height, width = crop.shape[:2]
+        if matrix is None:
+            unit_range(crop.transpose(2, 0, 1), out=image_CHW[:, :height, :width])
+        else:
+            low, high = _limits(crop)
+            recolour(crop, matrix, white=_white(crop.dtype), low=low, high=high, out_CHW=image_CHW)
+        image_CHW[:, height:] = self.mean[:, None, None]
+        image_CHW[:, :height, width:] = self.mean[:, None, None]
+
+    def write_bytes(
+        self,
+        sample: Sample,
+        rng: np.random.Generator,
+        image_HWC: NDArray[np.uint8],
+        mask_HW: NDArray[np.integer[Any]],
+    ) -> tuple[NDArray[np.float32], Size]:
+        """Write a sample of 8 bits as `write` does, but its colours as they were; return their change, and its size.
+
+        The change is a matrix (C, C + 1), the size the (height, width) that is written: `colour.recolour_batch` makes
+        of them what `write` writes. A resized crop is of grey levels until its colours change, so bytes lose nothing.
+        """
+        assert sample.image.dtype == np.uint8
+        crop, matrix = self._cut(sample, rng, mask_HW, out=image_HWC)
+        height, width = crop.shape[:2]
+        if crop is not image_HWC:
+            image_HWC[:height, :width] = crop
+        if matrix is None:
+            matrix = np.eye(self.channels, self.channels + 1, dtype=np.float32)
+        return matrix, (height, width)
+
+    def write_blank(self, image_CHW: NDArray[np.float32], mask_HW: NDArray[np.integer[Any]]) -> None:
+        """Write a sample that teaches nothing: the mean colour, and a mask that is ignored."""
+        image_CHW[...] = self.mean[:, None, None]
+        mask_HW[...] = self.ignore
+
+    def _cut(
+        self,
+        sample: Sample,
+        rng: np.random.Generator,
+        mask_HW: NDArray[np.integer[Any]],
+        *,
+        out: NDArray[Any] | None = None,
+    ) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
+        """The sample's pixels (h, w, C) before a change of colours, and the change, if any; its mask is written.
+
+        out: what a crop of its very size is written to.
+        """
         if sample.mask is None:
             raise DatasetFormatError(
                 f"The sample {sample.name} has no mask; training needs one for every image.",
@@ -192,44 +242,32 @@ class TrainTransform:
                 command="terrazzo check DATA",
             )
         assert sample.image.shape[2] == self.channels, "the data set checks its channels on reading"
-        draw = self._write_augmented if self.config.augment else self._write_resized
-        height, width = draw(sample.image, sample.mask, rng, image_CHW, mask_HW)
-        self._pad(image_CHW[:, height:], mask_HW[height:])
-        self._pad(image_CHW[:, :height, width:], mask_HW[:height, width:])
+        if self.config.augment:
+            crop, matrix = self._augmented(sample.image, sample.mask, rng, mask_HW, out)
+        else:
+            crop, matrix = self._resized(sample.image, sample.mask, mask_HW), None
+        mask_HW[crop.shape[0] :] = self.ignore
+        mask_HW[: crop.shape[0], crop.shape[1] :] = self.ignore
+        return crop, matrix
 
-    def write_blank(self, image_CHW: NDArray[np.float32], mask_HW: NDArray[np.integer[Any]]) -> None:
-        """Write a sample that teaches nothing: the mean colour, and a mask that is ignored."""
-        self._pad(image_CHW, mask_HW)
-
-    def _pad(self, image_CHW: NDArray[np.float32], mask_HW: NDArray[np.integer[Any]]) -> None:
-        image_CHW[...] = self.mean[:, None, None]
-        mask_HW[...] = self.ignore
-
-    def _write_resized(
-        self,
-        image: NDArray[Any],
-        mask: NDArray[Any],
-        rng: np.random.Generator,
-        image_CHW: NDArray[np.float32],
-        mask_HW: NDArray[np.integer[Any]],
-    ) -> Size:
+    def _resized(
+        self, image: NDArray[Any], mask: NDArray[Any], mask_HW: NDArray[np.integer[Any]]
+    ) -> NDArray[Any]:
         from terrazzo.kernels.crop_resize import crop_resize_mask
 
         size_hw = height, width = resized_hw(mask.shape, self.config)
-        unit_range(resize_image(image, size_hw).transpose(2, 0, 1), out=image_CHW[:, :height, :width])
         whole = (0.0, 0.0, float(mask.shape[0]), float(mask.shape[1]))
         mask_HW[:height, :width] = mask if mask.shape == size_hw else crop_resize_mask(mask, whole, size_hw)
-        return size_hw
+        return resize_image(image, size_hw)
 
-    def _write_augmented(
+    def _augmented(
         self,
         image: NDArray[Any],
         mask: NDArray[Any],
         rng: np.random.Generator,
-        image_CHW: NDArray[np.float32],
         mask_HW: NDArray[np.integer[Any]],
-    ) -> Size:
-        from terrazzo.kernels.colour import recolour
+        out: NDArray[Any] | None,
+    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         from terrazzo.kernels.crop_resize import crop_resize, crop_resize_mask
 
         crop_hw = self.config.crop_hw
@@ -241,11 +279,10 @@ class TrainTransform:
         if source is None:
             source = self._draw_rectangle(mask, scaled_hw, inside_hw, rng)
 
-        crop = crop_resize(image, source, inside_hw, flip=flip)
-        low, high = _limits(crop)
-        recolour(crop, matrix, white=_white(crop.dtype), low=low, high=high, out_CHW=image_CHW)
+        fits = out is not None and out.shape[:2] == inside_hw
+        crop = crop_resize(image, source, inside_hw, flip=flip, out=out if fits else None)
         crop_resize_mask(mask, source, inside_hw, flip=flip, out=mask_HW[:height, :width])
-        return inside_hw
+        return crop, matrix
 
     def _aimed_rectangle(
         self, mask: NDArray[Any], scaled_hw: Size, inside_hw: Size, rng: np.random.Generator

@@ -2,16 +2,22 @@
 
 Brightness, contrast, saturation and hue rotation are affine in RGB, so however many of them are drawn they are one
 3x4 matrix per image (`transforms.colour_matrix` composes it) and one walk over the pixels.
+
+`recolour` takes one image on the CPU, `recolour_batch` a batch of 8-bit crops where they lie: a GPU gets bytes, a
+quarter of what floats are, and does the rest itself.
 """
 
-# C channels, H W height width
+# B batch, C channels, H W height width
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel, read_only
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Array = NDArray[Any]
 
@@ -62,6 +68,35 @@ def recolour_reference(
         for source, factor in enumerate(row[:-1]):
             total += factor * unit[..., source]
         np.clip(total, np.float32(low), np.float32(high), out=out_CHW[channel, : len(unit), : unit.shape[1]])
+
+
+def recolour_batch(
+    image_BHWC: "Tensor", matrix_BCM: "Tensor", *, inside_B2: "Tensor | None" = None, beyond_C: "Tensor"
+) -> "Tensor":
+    """Return (B, C, H, W) float32, every image as `recolour` would write it with white 255, clipped to [0, 1].
+
+    image_BHWC: uint8. matrix_BCM: (B, C, C + 1) float32. inside_B2: (height, width) of the part of each image, from its
+    top left, that holds pixels; None for all. beyond_C: float32, the colour that stands where it holds none. All on one
+    device, and nothing waits for it. Results differ from `recolour`'s by the rounding of float32.
+    Memory beside the result: B C H W floats.
+    """
+    import torch
+
+    device, (_, height, width, channels) = image_BHWC.device, image_BHWC.shape
+    assert image_BHWC.dtype == torch.uint8
+    assert matrix_BCM.shape[1:] == (channels, channels + 1)
+    unit = image_BHWC.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    unit /= torch.full((), 255.0, device=device)  # by a plain number a GPU would multiply with its inverse
+    factors = matrix_BCM[..., None, None]
+    total = torch.addcmul(factors[:, :, -1], factors[:, :, 0], unit[:, :1])
+    for source in range(1, channels):
+        total.addcmul_(factors[:, :, source], unit[:, source : source + 1])
+    total.clamp_(0, 1)
+    if inside_B2 is None:
+        return total
+    rows_BH = torch.arange(height, device=device) < inside_B2[:, :1]
+    columns_BW = torch.arange(width, device=device) < inside_B2[:, 1:]
+    return torch.where(rows_BH[:, None, :, None] & columns_BW[:, None, None], total, beyond_C[:, None, None])
 
 
 @kernel(fastmath=ELEMENTWISE)
