@@ -2,11 +2,13 @@
 
     python bench/step.py [--model b0] [--batch 2] [--size 512] [--classes 35] [--threads 2]
                          [--device cpu|cuda] [--precision f32|bf16] [--peer-precision f32] [--repeats 9] [--steps 50]
+                         [--compile]
 
 A step is forward, loss, backward, AdamW and clearing the gradients, on the same random images and masks (blobs of
 classes, a tenth ignored), with dropout and stochastic depth on as each side trains. The two take turns, so that
 whatever slows the machine slows both; medians after warm-up. Afterwards both train `--steps` steps from the same
 weights without dropout, to show that it is the same training: the largest relative difference of the loss is printed.
+--compile: terrazzo's side as `train.compile` has it; it has no target.
 The last line is JSON. Exit code 1 when the ratio is below the target: on a CPU 2.5 in f32, and 4 in bf16
 beside transformers in f32.
 """
@@ -26,6 +28,7 @@ from torch.nn import functional as F
 
 import terrazzo
 from terrazzo.classes import Classes
+from terrazzo.compiled import compiled
 from terrazzo.devices import autocast
 from terrazzo.environment import model_of
 from terrazzo.nn import ModelConfig, build
@@ -46,7 +49,8 @@ def main() -> int:
     image_BCHW, mask_BHW = batch(args, device)
     ours, theirs = measure(args, device, image_BCHW, mask_BHW)
     ratio = theirs.median_ms / ours.median_ms
-    target = TARGETS.get((device.type, args.precision, args.peer_precision or args.precision))
+    sides = (device.type, args.precision, args.peer_precision or args.precision)
+    target = None if args.compile else TARGETS.get(sides)
     result = {
         "bench": "step",
         "model": args.model,
@@ -67,12 +71,16 @@ def main() -> int:
         "peak_memory_mib": [ours.peak_mib, theirs.peak_mib],
         "ratio": round(ratio, 3),
         "target": target,
+        "compile": args.compile,
     }
     print(f"{model_of(str(device))}, {args.threads} threads")
     print(
         f"torch {torch.__version__}, transformers {transformers.__version__}, terrazzo {terrazzo.__version__}"
     )
-    print(f"SegFormer-{args.model.upper()}, {args.classes} classes, {args.batch} x {args.size}x{args.size}")
+    how = ", terrazzo compiled" if args.compile else ""
+    print(
+        f"SegFormer-{args.model.upper()}, {args.classes} classes, {args.batch} x {args.size}x{args.size}{how}"
+    )
     for name, side in (("transformers", theirs), ("terrazzo", ours)):
         memory = f", peak {side.peak_mib} MiB" if side.peak_mib else ""
         print(
@@ -105,6 +113,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peer-precision", choices=["f32", "bf16"], help="the same by default")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--steps", type=int, default=50, help="steps of the loss comparison; 0 leaves it out")
+    parser.add_argument("--compile", action="store_true", help="terrazzo's side under torch.compile")
     return parser.parse_args()
 
 
@@ -161,9 +170,11 @@ def steppers(
     weight = loss_fn.pixel_weight(mask_BHW.cpu())
     normalised = (image_BCHW - ours.mean) / ours.std
 
+    called = compiled(ours) if args.compile else ours
+
     def our_step() -> Tensor:
         with autocast(args.precision, device):
-            output = ours(image_BCHW)
+            output = called(image_BCHW)
         loss = sum(loss_fn(output, mask_BHW, weight=weight).values(), start=torch.zeros((), device=device))
         loss.backward()
         our_optimizer.step()

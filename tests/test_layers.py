@@ -103,6 +103,7 @@ BESIDE = {  # pages of a larger room
     "preparation": "training",
     "planning": "training",
     "recorded": "training",
+    "compiled": "training",
     "filming": "predicting",
     "proof": "exporting",
     "quantising": "exporting",

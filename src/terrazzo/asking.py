@@ -25,6 +25,7 @@ FREE_ON_RESUME = (
     "train.loggers",
     "train.gradient_checkpointing",
     "train.micro_batch",
+    "train.compile",
     "train.shard",
     "data.workers",
     "data.cache",

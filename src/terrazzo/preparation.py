@@ -25,6 +25,7 @@ from terrazzo.asking import (
     with_room_for_warmup,
 )
 from terrazzo.board import check_loggers
+from terrazzo.compiled import check_compiler
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.cache import free_memory
 from terrazzo.data.counts import class_pixels
@@ -189,6 +190,11 @@ def prepare(processes: Processes, asked: Asked) -> Job:
     with processes.agreed():
         job = _job(asked)
         job.is_sharded = _is_sharded(job, processes)
+        if job.recipe.train.compile:
+            check_compiler(processes.device)
+            job.said.append(
+                "train.compile: the network is compiled at the first step, which takes a minute or two"
+            )
     _make_folder(processes, job, is_named=asked.out is not None)
     if processes.pulse is not None:
         processes.pulse.command = f"terrazzo train --resume {job.run.path}"

@@ -78,6 +78,8 @@ class TrainConfig:
     """Compute activations twice instead of holding them: slower, less memory."""
     cuda_graph: bool = True
     """On one GPU, where crops have one size: record a micro-batch once and replay it, instead of launching kernels."""
+    compile: bool = False
+    """Train through torch.compile, in place of train.cuda_graph; slower where it was measured, on a CPU."""
     pictures: int = 4
     """Validation samples drawn each time as image | truth | prediction."""
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
@@ -360,6 +362,12 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
         yield RecipeError(
             f"data.scale is {leaf.to_text(recipe.data.scale)}.",
             expected="the smallest factor, then the largest",
+        )
+    if train.compile and train.shard == "fsdp":
+        yield RecipeError(
+            "train.compile does not know a network that is spread over processes.",
+            found="train.compile=true and train.shard=fsdp",
+            expected="one of them",
         )
     if not any(getattr(recipe.loss, term) for term in TERMS):
         yield RecipeError(

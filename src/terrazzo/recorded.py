@@ -28,6 +28,7 @@ def can_record(job: "Job", processes: "Processes") -> bool:
     recipe = job.recipe
     return (
         recipe.train.cuda_graph
+        and not recipe.train.compile  # it launches kernels of its own, some of them made while it runs
         and processes.device.type == "cuda"
         and processes.world == 1
         and recipe.data.augment  # crops have one size

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from terrazzo import diagnosis
 from terrazzo.asking import Asked
+from terrazzo.compiled import compiled, told_not_compiled
 from terrazzo.data import Dataset
 from terrazzo.devices import autocast, choose_precision, loss_scaler, sent
 from terrazzo.ema import MovingAverage
@@ -70,7 +71,7 @@ def train(
     with joined(device) as processes:
         job = prepare(processes, asked)
         lock = job.run.locked() if processes.is_first else nullcontext()
-        with lock, diagnosis.told_out_of_memory(job, processes):
+        with lock, diagnosis.told_out_of_memory(job, processes), told_not_compiled(job):
             _train(job, processes, quiet=quiet or not processes.is_first)
         return job.run
 
@@ -82,6 +83,7 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
     if recipe.train.sync_batch_norm and processes.world > 1:
         synchronise(network)
     model = processes.wrap(network, shard=recipe.train.shard == "fsdp")  # on its device from here on
+    called = compiled(model) if recipe.train.compile else model
     optimizer = build_optimizer(network, recipe.optim)
     schedule = build_schedule(optimizer, recipe.optim, job.steps)
     scaler = loss_scaler(precision, device)
@@ -96,7 +98,7 @@ def _train(job: Job, processes: Processes, *, quiet: bool) -> None:
     ) -> tuple[Parts, Tensor]:
         """One micro-batch: its losses, and what it got right."""
         with autocast(precision, device):
-            output = as_output(model(sent(image_BCHW, device)))
+            output = as_output(called(sent(image_BCHW, device)))
         mask_BHW = sent(mask_BHW, device)
         parts = job.loss(output, mask_BHW, weight=weight)
         total = torch.stack(list(parts.values())).sum()
