@@ -30,6 +30,11 @@ from terrazzo.web.server import bind
 ME = Person("ann", "admin")
 API = "/api/v1"
 OURS = {"X-Terrazzo": "1", "Content-Type": "application/json"}
+BYTES = {"X-Terrazzo": "1", "Content-Type": "application/octet-stream"}
+THINGS = [
+    {"id": 1, "category_id": 1, "source": "manual", "attributes": {}},
+    {"id": 2, "category_id": 2, "source": "manual", "attributes": {}},
+]
 
 
 @dataclass
@@ -112,6 +117,16 @@ class Client:
 def packed(tile: NDArray[Any]) -> str:
     """A tile as the page sends it."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(tile, "<u2").tobytes())).decode()
+
+
+def refused(answer: Answer, status: int, kind: str) -> dict[str, Any]:
+    """Look at a refusal: its status, its kind, and that it says what it is in our four parts."""
+    told: dict[str, Any] = answer.json
+    assert (answer.status, told["type"]) == (status, f"urn:terrazzo:{kind}"), told
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert told["title"] and told["detail"].startswith(told["title"]) and told["status"] == status
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    return told
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Networks of transformers: tiny ones with random weights, which transformers saved, compared with its own answers."""
+"""Networks of transformers that score every pixel: tiny ones, compared with transformers' own answers, and trained.
+
+Those that answer queries are in test_huggingface_queries.py.
+"""
 
 import json
 import shutil
@@ -8,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 import terrazzo as tz
+from huggingface_folders import CLASSES, PROCESSOR, SEMANTIC, built, normalised, saved
 from terrazzo.classes import Classes
 from terrazzo.errors import MissingExtraError, UnsafeFileError, UsageError, WeightsError
 from terrazzo.nn import ModelConfig, build
-from terrazzo.nn.huggingface import HuggingFaceNetwork, semantic_logits
 from terrazzo.nn.starting import load_pretrained
 from terrazzo.nn.weights import read_model, save_model
 
@@ -22,160 +24,11 @@ transformers = pytest.importorskip(
     "transformers", reason="transformers is not installed: pip install transformers"
 )
 
-NAMES = {0: "field", 1: "box", 2: "sky"}  # those of the boxes
-CLASSES = Classes(tuple(NAMES.values()))
-PROCESSOR = {
-    "do_normalize": True,
-    "do_rescale": True,
-    "do_resize": False,
-    "image_mean": [0.5, 0.4, 0.3],
-    "image_processor_type": "SegformerImageProcessor",
-    "image_std": [0.2, 0.25, 0.3],
-    "rescale_factor": 1 / 255,
-}
-
-
-def labelled() -> dict[str, Any]:
-    return {"id2label": NAMES, "label2id": {name: number for number, name in NAMES.items()}}
-
-
-def upernet() -> Any:
-    backbone = transformers.ConvNextConfig(
-        hidden_sizes=[8, 12, 16, 20],
-        depths=[1, 1, 1, 1],
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
-    return transformers.UperNetConfig(
-        backbone_config=backbone,
-        hidden_size=8,
-        pool_scales=[1, 2],
-        auxiliary_in_channels=16,
-        auxiliary_channels=8,
-        **labelled(),
-    )
-
-
-def mobilevit() -> Any:
-    return transformers.MobileViTConfig(
-        hidden_sizes=[8, 12, 16], neck_hidden_sizes=[8, 8, 8, 12, 16, 20, 24], num_attention_heads=2,
-        aspp_out_channels=8, atrous_rates=[1, 2, 3], image_size=64, **labelled(),
-    )  # fmt: skip
-
-
-def beit() -> Any:
-    return transformers.BeitConfig(
-        hidden_size=12, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=16,
-        out_indices=[1, 2, 3, 4], pool_scales=[1, 2], use_relative_position_bias=True, auxiliary_channels=8,
-        **labelled(),
-    )  # fmt: skip
-
-
-def dpt() -> Any:
-    return transformers.DPTConfig(
-        hidden_size=12, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=16,
-        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 8, 8], fusion_hidden_size=8, is_hybrid=False,
-        **labelled(),
-    )  # fmt: skip
-
-
-SEMANTIC = {
-    "upernet": (upernet, "UperNetForSemanticSegmentation"),
-    "mobilevit": (mobilevit, "MobileViTForSemanticSegmentation"),
-    "beit": (beit, "BeitForSemanticSegmentation"),
-    "dpt": (dpt, "DPTForSemanticSegmentation"),
-}
-
-
-def swin() -> Any:
-    return transformers.SwinConfig(
-        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2], window_size=4, image_size=64,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )  # fmt: skip
-
-
-def mask2former() -> Any:
-    return transformers.Mask2FormerConfig(
-        backbone_config=swin(), feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
-        dim_feedforward=16, encoder_layers=1, decoder_layers=2, num_attention_heads=2, num_queries=6, **labelled(),
-    )  # fmt: skip
-
-
-def maskformer() -> Any:
-    decoder = transformers.DetrConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-        encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=6,
-    )  # fmt: skip
-    return transformers.MaskFormerConfig(
-        backbone_config=swin(),
-        decoder_config=decoder,
-        fpn_feature_size=32,
-        mask_feature_size=32,
-        **labelled(),
-    )
-
-
-def oneformer() -> Any:
-    return transformers.OneFormerConfig(
-        backbone_config=swin(), num_queries=6, task_seq_len=20, conv_dim=32, mask_dim=32, hidden_dim=32,
-        encoder_feedforward_dim=16, dim_feedforward=16, encoder_layers=1, decoder_layers=2, query_dec_layers=1,
-        num_attention_heads=2, text_encoder_width=16, text_encoder_num_layers=1, text_encoder_vocab_size=300,
-        text_encoder_context_length=20, text_encoder_n_ctx=4, **labelled(),
-    )  # fmt: skip
-
-
-def eomt() -> Any:
-    return transformers.EomtConfig(
-        hidden_size=16, num_hidden_layers=3, num_attention_heads=2, mlp_ratio=1, image_size=64, patch_size=16,
-        num_blocks=1, num_queries=6, num_register_tokens=1, **labelled(),
-    )  # fmt: skip
-
-
-BY_QUERIES = {
-    "mask2former": (mask2former, "Mask2FormerForUniversalSegmentation"),
-    "maskformer": (maskformer, "MaskFormerForInstanceSegmentation"),
-    "oneformer": (oneformer, "OneFormerForUniversalSegmentation"),
-    "eomt": (eomt, "EomtForUniversalSegmentation"),
-}
-
-
-def saved(folder: Path, kind: str) -> Any:
-    """A folder of transformers' with random weights that are not trivial; returns the model."""
-    config, name = {**SEMANTIC, **BY_QUERIES}[kind]
-    torch.manual_seed(0)
-    model = getattr(transformers, name)(config()).eval()
-    for parameter in model.parameters():
-        parameter.data.add_(0.05 * torch.randn_like(parameter))
-    model.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
-    if kind == "oneformer":
-        write_tokenizer(folder)
-    return model
-
-
-def write_tokenizer(folder: Path) -> None:
-    """CLIP's, of letters alone."""
-    letters = sorted(set("thetaskissemantic"))
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), "th", "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\nt h\n")
-    transformers.CLIPTokenizer.from_pretrained(folder).save_pretrained(folder)
-
 
 @pytest.fixture(scope="module", params=sorted(SEMANTIC))
 def semantic(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     folder = tmp_path_factory.mktemp(request.param)
     return folder, saved(folder, request.param)
-
-
-@pytest.fixture(scope="module", params=sorted(BY_QUERIES))
-def by_queries(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
-    folder = tmp_path_factory.mktemp(request.param)
-    return folder, saved(folder, request.param)
-
-
-def normalised(image: Tensor) -> Tensor:
-    mean, std = (torch.tensor(PROCESSOR[name]).view(1, 3, 1, 1) for name in ("image_mean", "image_std"))
-    return (image - mean) / std
 
 
 # prediction ---------------------------------------------------------------------------------------------------------
@@ -220,91 +73,7 @@ def test_images_of_any_size_are_padded_inside(semantic: tuple[Path, Any]) -> Non
         assert mask.shape == (height, width)
 
 
-def test_queries_become_the_class_scores_that_transformers_counts(by_queries: tuple[Path, Any]) -> None:
-    """The scores before any resizing: exp of our logits are the sums over queries, class by class."""
-    folder, model = by_queries
-    found = read_model(folder)
-    image = torch.rand(2, 3, 64, 64)
-    given = {}
-    if found.network.task is not None:
-        given["task_inputs"] = task_of(folder).expand(2, -1)
-    with torch.no_grad():
-        output = model(pixel_values=normalised(image), **given)
-        classes = output.class_queries_logits.softmax(-1)[..., :-1]
-        expected = torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.sigmoid())
-        logits = found.network(image).logits
-    assert torch.allclose(logits.exp(), expected, rtol=1e-4)
-    assert found.classes.names == CLASSES.names
-
-
-def task_of(folder: Path) -> Tensor:
-    processor = transformers.OneFormerProcessor(
-        image_processor=transformers.OneFormerImageProcessor(class_info_file=None),
-        tokenizer=transformers.CLIPTokenizer.from_pretrained(folder), task_seq_length=20,
-    )  # fmt: skip
-    tokens: Tensor = processor._preprocess_text(["the task is semantic"], max_length=20)
-    return tokens
-
-
-@pytest.mark.parametrize(
-    "name", ["Mask2FormerImageProcessor", "MaskFormerImageProcessor", "EomtImageProcessor"]
-)
-def test_the_class_of_every_pixel_is_transformers_own(name: str) -> None:
-    """At the size to which they resize masks first, so that nothing but the scores is compared."""
-    torch.manual_seed(0)
-    output = transformers.models.mask2former.modeling_mask2former.Mask2FormerForUniversalSegmentationOutput(
-        class_queries_logits=3 * torch.randn(2, 20, 8), masks_queries_logits=3 * torch.randn(2, 20, 384, 384)
-    )
-    output.patch_offsets = None
-    processor = getattr(transformers, name)()
-    sized = {"target_sizes": [(384, 384)] * 2} | (
-        {"size": {"shortest_edge": 384, "longest_edge": 384}} if "Eomt" in name else {}
-    )
-    expected = torch.stack(processor.post_process_semantic_segmentation(output, **sized))
-    logits = semantic_logits(output.class_queries_logits, output.masks_queries_logits)
-    assert (logits.argmax(1) == expected).float().mean() >= 0.99999
-
-
-def test_scores_too_small_for_a_float_keep_their_order() -> None:
-    classes = torch.tensor([[[0.0, -200.0, -400.0, -600.0], [-300.0, -500.0, -100.0, 0.0]]])
-    masks = torch.tensor([[[[-150.0, 90.0]], [[-160.0, -90.0]]]])
-    logits = semantic_logits(classes, masks)
-    reference = torch.logsumexp(
-        classes.double().log_softmax(-1)[..., :-1, None, None]
-        + torch.nn.functional.logsigmoid(masks.double())[:, :, None],
-        dim=1,
-    )
-    assert torch.isfinite(logits).all()
-    assert torch.equal(logits.argmax(1), reference.argmax(1))
-    assert torch.allclose(logits[0, :, 0, 0].double(), reference[0, :, 0, 0], rtol=1e-5)
-
-
-def test_masks_by_queries_are_predicted_for_files(by_queries: tuple[Path, Any], boxes: Path) -> None:
-    folder, _ = by_queries
-    report = tz.evaluate(folder, data=boxes, limit=1)
-    assert 0 <= report.miou <= 1
-
-
-def test_one_of_one_size_looks_at_larger_images_in_windows(tmp_path: Path) -> None:
-    saved(tmp_path, "eomt")
-    split = PROCESSOR | {"image_processor_type": "EomtImageProcessor", "do_split_image": True, "do_resize": True,
-                         "size": {"shortest_edge": 64, "longest_edge": None}}  # fmt: skip
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(split))
-    predictor = tz.load(tmp_path)
-    assert (predictor.eval.inference, predictor.eval.window_hw) == ("windows", (64, 64))
-    assert predictor(np.zeros((70, 150, 3), np.uint8)).mask.shape == (70, 150)
-    with pytest.raises(UsageError, match="sees images of 64x64 pixels, and smaller ones padded"):
-        predictor.network(torch.rand(1, 3, 64, 65))
-
-
 # training -----------------------------------------------------------------------------------------------------------
-
-
-def built(folder: Path, **other: Any) -> HuggingFaceNetwork:
-    settings = {"num_classes": 2, "channels": 3, "mean": (0.5,) * 3, "std": (0.25,) * 3} | other
-    network = build(ModelConfig("huggingface", pretrained=str(folder)), **settings)
-    assert isinstance(network, HuggingFaceNetwork)
-    return network
 
 
 @pytest.mark.parametrize("semantic", ["beit", "upernet"], indirect=True)
@@ -449,11 +218,6 @@ def test_a_training_goes_through_its_run_is_evaluated_and_resumed_without_its_so
 
 
 # what is refused ----------------------------------------------------------------------------------------------------
-
-
-def test_queries_are_not_trained_here(by_queries: tuple[Path, Any]) -> None:
-    with pytest.raises(UsageError, match="predicts masks by queries, and is not trained here"):
-        built(by_queries[0])
 
 
 def test_a_pickle_alone_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from labelled import make_project, write_photograph
-from labelling.chromium import Desk, Server, swept
+from labelling.chromium import Desk, Server
+from labelling.strokes import swept
 from terrazzo.project import open_project
 
 if TYPE_CHECKING:

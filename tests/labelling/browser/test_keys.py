@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from labelling.chromium import Desk, Server, swept
+from labelling.chromium import Desk, Server
 from labelling.pages import street
+from labelling.strokes import swept
 
 HW = (60, 90)
 ROAD, CAR, TREE = 1, 2, 3

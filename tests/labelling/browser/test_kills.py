@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from labelled import HW, make_project, scene
-from labelling.chromium import Desk, Mortal, Point, Server, swept
+from labelling.chromium import Desk, Mortal, Server
+from labelling.strokes import Point, swept
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Playwright, Route

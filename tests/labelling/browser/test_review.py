@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from labelling.chromium import Desk, Server, swept
+from labelling.chromium import Desk, Server
 from labelling.pages import opened, statuses, street
+from labelling.strokes import swept
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

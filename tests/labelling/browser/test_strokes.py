@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from labelled import HW, make_project, scene
-from labelling.chromium import Desk, Point, Server, inside, swept
+from labelling.chromium import Desk, Server
+from labelling.strokes import Point, covered, inside, swept
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -116,38 +117,10 @@ def test_a_brush_stroke_is_the_union_of_the_shape_along_the_path(desk: Opener, s
     truth = np.zeros(HW, np.uint16)
     for stroke in strokes:
         heard = one.stroke(stroke)
-        truth[covered(heard, size, shape)] = ROAD
+        truth[covered(heard, size, HW, square=shape == "square")] = ROAD
     assert differing(one, truth) == 0
     history = one.server.get(one.server.sample(one.number, "history"))["items"]
     assert [revision["tool"] for revision in history] == ["brush"] * 3
-
-
-def covered(points: list[Point], size: int, shape: str) -> Any:
-    """What a brush covers; of one pixel: those under the pointer and between, without a gap."""
-    if size > 1:
-        return swept(points, size, HW, square=shape == "square")
-    found = np.zeros(HW, bool)
-    cells = [(int(np.floor(x)), int(np.floor(y))) for x, y in points]
-    for (x, y), (to_x, to_y) in zip(cells[:1] + cells[:-1], cells, strict=True):
-        for ix, iy in bresenham(x, y, to_x, to_y):
-            if 0 <= iy < HW[0] and 0 <= ix < HW[1]:
-                found[iy, ix] = True
-    return found
-
-
-def bresenham(x: int, y: int, to_x: int, to_y: int) -> Iterator[tuple[int, int]]:
-    dx, dy = abs(to_x - x), -abs(to_y - y)
-    sx, sy = (1 if x < to_x else -1), (1 if y < to_y else -1)
-    error = dx + dy
-    while True:
-        yield x, y
-        if (x, y) == (to_x, to_y):
-            return
-        twice = 2 * error
-        if twice >= dy:
-            error, x = error + dy, x + sx
-        if twice <= dx:
-            error, y = error + dx, y + sy
 
 
 def test_erasing_with_e_held_or_with_the_eraser_leaves_nothing_under_it(desk: Opener) -> None:

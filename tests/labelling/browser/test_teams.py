@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from labelling.chromium import TILE, WAIT, Desk, Server, swept
+from labelling.chromium import TILE, WAIT, Desk, Server
 from labelling.pages import opened, street
+from labelling.strokes import swept
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
