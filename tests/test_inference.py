@@ -1,5 +1,6 @@
 """The one eye: networks whose answer is known, whole and in windows, at any size, and what is refused in words."""
 
+import copy
 import subprocess
 import sys
 import threading
@@ -246,6 +247,40 @@ def test_several_looks_are_the_mean_of_their_probabilities(
     assert np.abs(prediction.confidence - 255 * best.numpy()).max() < 0.51
     seen = averaged_looks(network, image, size_hw, eval, size_hw)
     np.testing.assert_allclose(np.exp(predictor.logits(image)), seen, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [Quarter(), Cornered()], ids=["edges", "corners"])
+@pytest.mark.parametrize("resize", ["original", "short"])
+@pytest.mark.parametrize(
+    "eval",
+    [windows(32, 24), windows(32, 24, blend="smooth"), EvalConfig(**SEVERAL), windows(32, 24, **SEVERAL)],
+    ids=["windows", "smooth", "several", "windows, several"],
+)
+@pytest.mark.parametrize("there", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_logits_that_stay_where_the_network_is_give_the_same(
+    network: nn.Module, resize: Any, eval: EvalConfig, there: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(views, "BAND_BYTES", 4 * 3 * 64 * 12)
+    image, data = picture(57, 43), DataConfig(resize=resize, resize_hw=(32, 64))
+
+    def seen(device: str) -> tuple[Any, ...]:
+        predictor = Predictor(copy.deepcopy(network), THREE, data=data, eval=eval, device=device)
+        bands = list(next(iter(predictor.eye.bands([image]))))
+        assert len(bands) >= 3
+        assert {isinstance(band.logits, Tensor) for band in bands} == {predictor.eye.is_there}
+        logits = torch.cat([torch.as_tensor(band.logits).cpu() for band in bands], dim=1)
+        return logits, torch.from_numpy(predictor.logits(image)), predictor(image, confidence=True)
+
+    here, whole, prediction = seen("cpu")
+    monkeypatch.setattr(views.Eye, "is_there", True)
+    logits, same_whole, same = seen(there)
+    within = 1e-6 if there == "cpu" else 1e-3  # a GPU's convolutions may round to TF32
+    assert torch.allclose(logits.softmax(0), here.softmax(0), rtol=0, atol=10 * within)
+    assert torch.allclose(logits, here, rtol=within, atol=20 * within)
+    assert torch.allclose(same_whole, whole, rtol=within, atol=20 * within)
+    assert (same.mask == prediction.mask).mean() > 0.998
+    assert same.mask.dtype == prediction.mask.dtype == np.uint8
+    assert np.abs(same.confidence.astype(int) - prediction.confidence).max() <= (1 if there == "cpu" else 3)
 
 
 def test_a_single_look_at_another_size_is_the_softmax_of_that_size() -> None:

@@ -1,5 +1,8 @@
 """Windows cover every pixel, stay inside, and blend as the plain way of adding resized logits does."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -126,3 +129,31 @@ def test_smooth_windows_have_no_seam_where_uniform_ones_jump() -> None:
         steps[weighting] = np.abs(np.diff(row)).max()
     assert steps["uniform"] == 0.5
     assert steps["smooth"] < 0.11  # pi / 2 / 16: the steepest slope of sin² over 16 pixels
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "smooth"])
+@pytest.mark.parametrize("corners", [False, True])
+def test_tensors_are_blended_as_arrays_are_and_never_leave_their_device(
+    weighting: Any, corners: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    scores = {
+        (top, left): rng.normal(size=(3, 4, 5)).astype(np.float32)
+        for top in starts(37, 16, 10)
+        for left in starts(41, 20, 13)
+    }
+
+    def blended(kind: Callable[[np.ndarray], Any]) -> list[Any]:
+        def score(at: Sequence[tuple[int, int]]) -> list[Any]:
+            return [kind(scores[corner]) for corner in at]
+
+        blend = Blend((37, 41), (16, 20), (10, 13), score, weighting=weighting, align_corners=corners)
+        return [blend.rows(top, min(top + 9, 37)) for top in range(0, 37, 9)]
+
+    arrays, tensors = blended(lambda logits: logits), blended(torch.from_numpy)
+    for array, tensor in zip(arrays, tensors, strict=True):
+        assert isinstance(tensor, torch.Tensor)
+        np.testing.assert_allclose(tensor.numpy(), array, rtol=0, atol=1e-6)
+    without_values = blended(lambda logits: torch.from_numpy(logits).to("meta"))  # what reads one raises
+    assert [one.shape for one in without_values] == [array.shape for array in arrays]
+    assert {one.device.type for one in without_values} == {"meta"}

@@ -258,10 +258,10 @@ class Predictor:
     def assemble_there(
         self, bands: Iterable[Band], size_hw: tuple[int, ...], *, confidence: bool = False
     ) -> tuple[Mask | Tensor, NDArray[np.uint8] | Tensor | None]:
-        """The same, as tensors on the GPU where the logits of the whole image lie there."""
+        """The same, as tensors on the GPU where logits lie there."""
         height, width = size_hw
-        mask = np.empty((height, width), self.classes.mask_dtype)
-        sure = np.empty((height, width) if confidence else (0, 0), np.uint8)
+        mask: Any = None
+        sure: Any = None
         for band in bands:
             num_rows = band.rows.stop - band.rows.start
             part, part_sure = resize_argmax(
@@ -269,10 +269,18 @@ class Predictor:
             )
             if num_rows == height:
                 return part, part_sure
+            if mask is None:
+                mask, sure = _empty_as(part, (height, width)), _empty_as(part_sure, (height, width))
             mask[band.rows] = part
             if part_sure is not None:
                 sure[band.rows] = part_sure
-        return mask, sure if confidence else None
+        return mask, sure
+
+
+def _empty_as(part: NDArray[Any] | Tensor | None, size_hw: tuple[int, int]) -> Any:
+    if part is None or isinstance(part, Tensor):
+        return None if part is None else part.new_empty(size_hw)
+    return np.empty(size_hw, part.dtype)
 
 
 @dataclass(frozen=True)

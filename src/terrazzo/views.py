@@ -3,8 +3,8 @@
     resize as recipe.data says -> network, whole or in windows -> logits float32 -> bands of rows, top to bottom
 
 Where `eval` asks for several looks at an image, at other sizes or mirrored, each of them goes that way; then their
-probabilities are averaged, a few rows at a time. What becomes of the bands, a mask, is `inference.py`'s; how windows
-are blended `windows.py`'s; what runs the network `backends.py`'s.
+probabilities are averaged, a few rows at a time. Logits of a network on a GPU stay there. What becomes of the bands, a
+mask, is `inference.py`'s; how windows are blended `windows.py`'s; what runs the network `backends.py`'s.
 
 Shapes: B batch, C channels, H W the image's original size, K classes, h w the logits' size.
 """
@@ -21,8 +21,8 @@ from torch import Tensor
 from terrazzo.backends import Backend, TorchBackend
 from terrazzo.data.transforms import DataConfig, resize_image, resized_hw, unit_range
 from terrazzo.errors import UsageError, WeightsError, unknown_name
-from terrazzo.kernels.add_probs import add_probs
-from terrazzo.kernels.bilinear import Taps, taps
+from terrazzo.kernels.add_probs import add_probs, add_probs_there
+from terrazzo.kernels.bilinear import taps, taps_on
 from terrazzo.kernels.plain_resize import plain_resize
 from terrazzo.kernels.threads import default_threads
 from terrazzo.ranges import out_of_range
@@ -41,8 +41,8 @@ class Band(NamedTuple):
     rows: slice
     """Which rows of the original image."""
     logits: Logits | Tensor
-    """(K, h, w) float32; resized to (number of rows, W) they are the class scores of these rows. Those of a whole image
-    are a tensor where they lie on a GPU."""
+    """(K, h, w) float32; resized to (number of rows, W) they are the class scores of these rows. Where the network runs
+    on a GPU they are a tensor there."""
 
 
 class Look(NamedTuple):
@@ -79,6 +79,11 @@ class Eye:
         return self.backend.align_corners
 
     @property
+    def is_there(self) -> bool:
+        """Whether logits stay on a GPU, as tensors, until they are a mask."""
+        return isinstance(self.backend, TorchBackend) and self.backend.device.type == "cuda"
+
+    @property
     def looks(self) -> list[Look]:
         """The ways in which an image is looked at: every scale, as it is and, with `eval.flip`, mirrored."""
         mirrored = (False, True) if self.eval.flip else (False,)
@@ -93,13 +98,11 @@ class Eye:
         seen_hw = resized_hw((image.shape[0], image.shape[1]), self.data)
         if self.looks != [PLAIN]:
             views = self._views([image], self.looks)[0]
-            return np.concatenate(
-                [np.asarray(band.logits) for band in self._mean_bands(seen_hw, views)], axis=1
-            )
+            return np.concatenate([_here(band.logits) for band in self._mean_bands(seen_hw, views)], axis=1)
         resized = self._resized(image, seen_hw)
         if self.eval.inference == "whole":
             return self._score([resized])[0]
-        return self._blend(resized).rows(0, resized.shape[0])
+        return _here(self._blend(resized).rows(0, resized.shape[0]))
 
     def bands(self, images: Sequence[Image]) -> Iterator[Iterator[Band]]:
         """Yield, for each image (H, W, C), its bands from top to bottom, which cover every row once.
@@ -161,21 +164,33 @@ class Eye:
         step = _band_rows(self.num_classes, height, [blend for _, blend in views])
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
-            total = np.zeros((self.num_classes, rows.stop - rows.start, width), np.float32)
+            shape = self.num_classes, rows.stop - rows.start, width
+            add: Any = add_probs_there if self.is_there else add_probs
+            total: Any = (
+                torch.zeros(shape, device=self.backend.device)
+                if self.is_there
+                else np.zeros(shape, np.float32)
+            )
             for look, blend in views:
                 part, down = self._rows_for(blend, rows, height)
-                across = taps(part.shape[2], width, align_corners=self.align_corners)
-                add_probs(part, down, across, total, is_mirrored=look.is_mirrored)
-            total *= np.float32(1 / len(views))
-            yield Band(rows, np.log(np.maximum(total, np.finfo(np.float32).tiny), out=total))
+                add(part, down, self._taps(part.shape[2], width), total, is_mirrored=look.is_mirrored)
+            total *= 1 / len(views)
+            yield Band(rows, _log(total))
 
-    def _rows_for(self, blend: Blend, rows: slice, height: int) -> tuple[Logits, Taps]:
-        """The rows of a blend that `rows` of an image of `height` read, and where in them each reads."""
-        first, second, share = taps(blend.image_hw[0], height, align_corners=self.align_corners)
-        first, second, share = first[rows], second[rows], share[rows]
-        return blend.rows(int(first[0]), int(second[-1]) + 1), Taps(
-            first - first[0], second - first[0], share
+    def _rows_for(self, blend: Blend, rows: slice, height: int) -> tuple[Any, Any]:
+        """The rows of a blend that `rows` of an image of `height` read, and the taps of each in them: of one kind."""
+        first, second, _ = taps(blend.image_hw[0], height, align_corners=self.align_corners)
+        top, end = int(first[rows][0]), int(second[rows][-1]) + 1
+        down = self._taps(blend.image_hw[0], height)
+        return blend.rows(top, end), down._make(
+            (down.first[rows] - top, down.second[rows] - top, down.share[rows])
         )
+
+    def _taps(self, in_size: int, out_size: int) -> Any:
+        """Taps that lie where logits do."""
+        if self.is_there:
+            return taps_on(in_size, out_size, self.backend.device, align_corners=self.align_corners)
+        return taps(in_size, out_size, align_corners=self.align_corners)
 
     def _views(self, images: Sequence[Image], looks: Sequence[Look]) -> list[list[tuple[Look, Blend]]]:
         """For each of the images (of one size) its views: in windows they are computed when their rows are asked for,
@@ -188,18 +203,18 @@ class Eye:
             else:
                 blends = [
                     self._one_window(one.shape[:2], logits)
-                    for one, logits in zip(seen, self._score(seen), strict=True)
+                    for one, logits in zip(seen, self._scores(seen), strict=True)
                 ]
             for mine, blend in zip(views, blends, strict=True):
                 mine.append((look, blend))
         return views
 
-    def _one_window(self, size_hw: tuple[int, int], logits: Logits) -> Blend:
+    def _one_window(self, size_hw: tuple[int, int], logits: Logits | Tensor) -> Blend:
         """Logits of a whole view, as the blend of one window."""
         return Blend(size_hw, size_hw, size_hw, lambda corners: [logits], align_corners=self.align_corners)
 
     def _blend(self, resized: Image) -> Blend:
-        def score(corners: Sequence[tuple[int, int]]) -> list[Logits]:
+        def score(corners: Sequence[tuple[int, int]]) -> list[Logits | Tensor]:
             crops = [
                 resized[top : top + blend.window_hw[0], left : left + blend.window_hw[1]]
                 for top, left in corners
@@ -208,7 +223,7 @@ class Eye:
             return [
                 one
                 for start in range(0, len(crops), size)
-                for one in self._score(crops[start : start + size])
+                for one in self._scores(crops[start : start + size])
             ]
 
         blend = Blend(
@@ -224,8 +239,9 @@ class Eye:
     def _scores(self, images: Sequence[Image]) -> Logits | Tensor:
         """The same as `_score`, but left on the GPU where the network runs on one."""
         backend = self.backend
-        if not (isinstance(backend, TorchBackend) and backend.device.type == "cuda"):
+        if not self.is_there:
             return self._score(images)
+        assert isinstance(backend, TorchBackend)
         logits = backend.there(_stacked_there(images, backend.device))
         least = logits.amin()
         self._check(logits.shape[1], logits.isnan().float().mean().item() if least.isnan() else 0.0)
@@ -250,6 +266,22 @@ class Eye:
                 found=f"NaN in {share_of_nan:.1%} of its logits",
                 hint="Its weights hold NaN, or precision f16 overflowed: then bf16 or f32 will do.",
             )
+
+
+def _here(logits: Logits | Tensor) -> Logits:
+    if isinstance(logits, np.ndarray):
+        return logits
+    array: Logits = logits.cpu().numpy()
+    return array
+
+
+def _log(probs: Any) -> Logits | Tensor:
+    """Their logarithm, in their place; that of 0 is a finite one."""
+    tiny = np.finfo(np.float32).tiny
+    if isinstance(probs, Tensor):
+        return probs.clamp_(min=float(tiny)).log_()
+    array: Logits = np.log(np.maximum(probs, tiny), out=probs)
+    return array
 
 
 def _stacked(images: Sequence[Image]) -> NDArray[np.float32]:

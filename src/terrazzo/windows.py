@@ -7,19 +7,22 @@ there), or those near a window's centre more than those near its edge, where a n
 ("smooth": a raised cosine down times one across; weights are above 0 everywhere, and divided by their sum).
 
 `Blend` keeps the logits as small as the network gives them and resizes only the rows that are asked for, so memory
-does not grow with the height of the image. Plain numpy; no file, no torch.
+does not grow with the height of the image. Logits are arrays, or tensors, which are blended where they lie; no file.
 
 Shapes: K classes, h w the network's logits of one window, n rows, W width of the image.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.errors import UsageError
-from terrazzo.kernels.bilinear import taps
+from terrazzo.kernels.bilinear import taps, taps_on
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Logits = NDArray[np.float32]
 
@@ -63,7 +66,7 @@ class Blend:
         image_hw: tuple[int, int],
         window_hw: tuple[int, int],
         stride_hw: tuple[int, int],
-        score: Callable[[Sequence[tuple[int, int]]], Sequence[Logits]],
+        score: "Callable[[Sequence[tuple[int, int]]], Sequence[Logits | Tensor]]",
         *,
         weighting: Literal["uniform", "smooth"] = "uniform",
         align_corners: bool = False,
@@ -73,16 +76,18 @@ class Blend:
         self.tops = starts(image_hw[0], window_hw[0], stride_hw[0])
         self.lefts = starts(image_hw[1], window_hw[1], stride_hw[1])
         self.align_corners = align_corners
-        self._weights: tuple[NDArray[np.float32], NDArray[np.float32]] | None = (  # down, across
+        self._weights: tuple[Any, Any] | None = (  # down, across
             (taper(self.window_hw[0])[:, None], taper(self.window_hw[1])) if weighting == "smooth" else None
         )
         self._score = score
-        self._held: dict[int, Sequence[Logits]] = {}  # top of a row of windows -> the logits of its windows
+        # top of a row of windows -> the logits of its windows
+        self._held: dict[int, Sequence[Logits | Tensor]] = {}
 
-    def rows(self, first: int, end: int) -> Logits:
+    def rows(self, first: int, end: int) -> "Logits | Tensor":
         """Return the averaged logits (K, end - first, W) of the image's rows `first` … `end` - 1.
 
-        Calls go down the image: window rows that end at or above `first` are forgotten.
+        They are an array or a tensor as those of the windows are. Calls go down the image: window rows that end at or
+        above `first` are forgotten.
         """
         height, width = self.window_hw
         self._held = {top: logits for top, logits in self._held.items() if top + height > first}
@@ -90,9 +95,11 @@ class Blend:
         for top in touched:
             if top not in self._held:
                 self._held[top] = self._score([(top, left) for left in self.lefts])
-        num_classes = self._held[touched[0]][0].shape[0]
-        total = np.zeros((num_classes, end - first, self.image_hw[1]), np.float32)
-        weight = np.zeros((end - first, self.image_hw[1]), np.float32)
+        one = self._held[touched[0]][0]
+        total = _zeros((one.shape[0], end - first, self.image_hw[1]), one)
+        weight = _zeros((end - first, self.image_hw[1]), one)
+        if self._weights is not None:
+            self._weights = _beside(self._weights[0], one), _beside(self._weights[1], one)
         for top in touched:
             inside = slice(max(first, top) - top, min(end, top + height) - top)
             here = slice(inside.start + top - first, inside.stop + top - first)
@@ -106,16 +113,31 @@ class Blend:
 
 
 def resized_rows(
-    logits_Khw: Logits, size_hw: tuple[int, int], rows: slice, *, align_corners: bool = False
-) -> Logits:
-    """Return `rows` of `logits_Khw` resized to `size_hw`: (K, n, W), bilinear as torch does it."""
+    logits_Khw: "Logits | Tensor", size_hw: tuple[int, int], rows: slice, *, align_corners: bool = False
+) -> Any:
+    """Return `rows` of `logits_Khw` resized to `size_hw`: (K, n, W), bilinear as torch does it, tensors of tensors."""
     if logits_Khw.shape[1:] == size_hw:
         return logits_Khw[:, rows]
-    y = taps(logits_Khw.shape[1], size_hw[0], align_corners=align_corners)
-    x = taps(logits_Khw.shape[2], size_hw[1], align_corners=align_corners)
+    y: Any = taps(logits_Khw.shape[1], size_hw[0], align_corners=align_corners)
+    x: Any = taps(logits_Khw.shape[2], size_hw[1], align_corners=align_corners)
+    top, end = int(y.first[rows][0]), int(y.second[rows][-1]) + 1
+    low: Any = logits_Khw[:, top:end]  # few rows: widen them first, the other way costs more
+    if not isinstance(logits_Khw, np.ndarray):
+        y = taps_on(logits_Khw.shape[1], size_hw[0], logits_Khw.device, align_corners=align_corners)
+        x = taps_on(logits_Khw.shape[2], size_hw[1], logits_Khw.device, align_corners=align_corners)
     first, second, share = y.first[rows], y.second[rows], y.share[rows, None]
-    low = logits_Khw[:, first[0] : second[-1] + 1]  # few rows: widen them first, the other way costs more
-    one = np.float32(1)
-    wide = low[:, :, x.first] * (one - x.share) + low[:, :, x.second] * x.share
-    resized: Logits = wide[:, first - first[0]] * (one - share) + wide[:, second - first[0]] * share
-    return resized
+    wide = low[:, :, x.first] * (1 - x.share) + low[:, :, x.second] * x.share
+    return wide[:, first - top] * (1 - share) + wide[:, second - top] * share
+
+
+def _zeros(shape: tuple[int, ...], like: "Logits | Tensor") -> Any:
+    return np.zeros(shape, np.float32) if isinstance(like, np.ndarray) else like.new_zeros(shape)
+
+
+def _beside(values: Any, other: "Logits | Tensor") -> Any:
+    """The values where `other` lies, if it is a tensor."""
+    if isinstance(other, np.ndarray):
+        return values
+    import torch
+
+    return torch.as_tensor(values, device=other.device)

@@ -8,10 +8,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from terrazzo.kernels.add_probs import add_probs, add_probs_reference
-from terrazzo.kernels.bilinear import Taps, taps
+from terrazzo.kernels.add_probs import add_probs, add_probs_reference, add_probs_there
+from terrazzo.kernels.bilinear import Taps, TapsThere, taps
 
-BOTH = pytest.mark.parametrize("add", [add_probs, add_probs_reference], ids=["kernel", "reference"])
+
+def add_there(
+    logits: np.ndarray, rows: Taps, columns: Taps, total: np.ndarray, *, is_mirrored: bool = False
+) -> None:
+    """The form for tensors, which share the arrays' memory here."""
+    there = [TapsThere(*(torch.from_numpy(one.astype(np.int64) if one.dtype == np.uint32 else one) for one in line))
+             for line in (rows, columns)]  # fmt: skip
+    add_probs_there(torch.from_numpy(logits), *there, torch.from_numpy(total), is_mirrored=is_mirrored)
+
+
+BOTH = pytest.mark.parametrize(
+    "add", [add_probs, add_probs_reference, add_there], ids=["kernel", "reference", "tensors"]
+)
 sides = st.integers(1, 30)
 
 

@@ -94,6 +94,13 @@ def test_a_batch_whose_colours_stay_is_its_grey_levels_over_255(device: str) -> 
     )
 
 
+def test_a_batch_is_recoloured_without_a_look_at_its_values() -> None:
+    with torch.device("meta"):  # what waits for a GPU to read a value raises here
+        image, matrices = torch.empty(2, 8, 9, 3, dtype=torch.uint8), torch.empty(2, 3, 4)
+        inside, beyond = torch.empty(2, 2, dtype=torch.int32), torch.empty(3)
+    assert recolour_batch(image, matrices, inside_B2=inside, beyond_C=beyond).shape == (2, 3, 8, 9)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_beyond_the_pixels_of_a_batch_stands_one_colour(device: str) -> None:
     image, inside = torch.full((3, 4, 5, 3), 255, dtype=torch.uint8), torch.tensor([[4, 5], [2, 3], [0, 0]])

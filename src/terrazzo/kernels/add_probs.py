@@ -3,20 +3,24 @@
 torch's way holds the resized logits, their softmax and the sum, K x H x W floats each and all passed over several
 times. Here two source rows at a time are stretched to a tile's width, and every row between them is blended,
 exponentiated and added while it is still in the cache: what is held is 3 K floats per column of a tile. The loops are
-in `resized_rows.py`.
+in `resized_rows.py`. Tensors are added up by torch where they lie.
 """
 
 # K classes, h w height and width of the logits, n W rows and columns of the sum, T columns of a tile
 
 import itertools
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.kernels.bilinear import Taps
+from terrazzo.kernels.bilinear import Taps, TapsThere
 from terrazzo.kernels.compile import is_available, read_only
 from terrazzo.kernels.resized_rows import add_rows
 from terrazzo.kernels.threads import default_threads, spread
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Logits = NDArray[np.float32]
 
@@ -54,6 +58,23 @@ def add_probs(
     pieces = max(1, min(4 * threads, num_rows, total_KnW.size // PIECE_FLOATS)) if threads > 1 else 1
     cuts = [num_rows * i // pieces for i in range(pieces + 1)]
     spread(piece, itertools.pairwise(cuts), threads=threads)
+
+
+def add_probs_there(
+    logits_Khw: "Tensor",
+    rows: TapsThere,
+    columns: TapsThere,
+    total_KnW: "Tensor",
+    *,
+    is_mirrored: bool = False,
+) -> None:
+    """The same of tensors, on the device where all of them lie, holding the resized logits (K, n, W)."""
+    wide = logits_Khw[:, :, columns.first] * (1 - columns.share)
+    wide += logits_Khw[:, :, columns.second] * columns.share
+    down = rows.share[:, None]
+    full = wide[:, rows.first] * (1 - down) + wide[:, rows.second] * down
+    probs = full.softmax(0)
+    total_KnW += probs.flip(2) if is_mirrored else probs
 
 
 def add_probs_reference(

@@ -5,10 +5,14 @@ agree with it to the last bits. The two axes are independent, whatever the sizes
 without antialias.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Taps(NamedTuple):
@@ -25,6 +29,17 @@ class Taps(NamedTuple):
     """(out_size,) in [0, 1]: the result is first * (1 - share) + second * share."""
 
 
+class TapsThere(NamedTuple):
+    """Taps as tensors on a device; positions are int64, as torch indexes."""
+
+    first: "torch.Tensor"
+    """As of `Taps`."""
+    second: "torch.Tensor"
+    """As of `Taps`."""
+    share: "torch.Tensor"
+    """As of `Taps`."""
+
+
 def taps(in_size: int, out_size: int, *, align_corners: bool) -> Taps:
     """Return where each of `out_size` results of one axis reads among `in_size` positions."""
     steps, one, half = np.arange(out_size, dtype=np.float32), np.float32(1), np.float32(0.5)
@@ -37,3 +52,13 @@ def taps(in_size: int, out_size: int, *, align_corners: bool) -> Taps:
     first = np.minimum(place.astype(np.uint32), np.uint32(in_size - 1))
     share = np.clip(place - first.astype(np.float32), np.float32(0), one)
     return Taps(first, np.minimum(first + np.uint32(1), np.uint32(in_size - 1)), share)
+
+
+@functools.lru_cache(maxsize=64)
+def taps_on(in_size: int, out_size: int, device: "torch.device", *, align_corners: bool) -> TapsThere:
+    """Return `taps` on `device`; kept, so that a GPU is waited for once for each pair of sizes."""
+    import torch
+
+    first, second, share = taps(in_size, out_size, align_corners=align_corners)
+    on = [torch.from_numpy(one.astype(np.int64)).to(device) for one in (first, second)]
+    return TapsThere(on[0], on[1], torch.from_numpy(share).to(device))
