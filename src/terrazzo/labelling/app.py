@@ -1,6 +1,6 @@
 """The application: routes of the API by their subjects, the page's files, and how errors are told.
 
-/api/v1      see project_routes, sample_routes, label_routes, release_routes, assist_routes and loop_routes
+/api/v1      see the *_routes: project, sample, label, release, assist, model and loop
 /            the page; /static its modules
 /healthz     the process answers
 """
@@ -60,16 +60,16 @@ def create_app(shelf: Shelf) -> ASGIApp:
 
 
 def _routers(shelf: Shelf) -> list[APIRouter]:
-    """Those of assistance and of the loop come first: what they tell better, they tell."""
+    """Those of assistance, of models and of the loop come first: what they tell better, they tell."""
     found = []
     if importlib.util.find_spec("terrazzo.labelling.assist_routes"):
         from terrazzo.labelling import assist_routes
 
         found.append(assist_routes.routes(shelf))
     if importlib.util.find_spec("terrazzo.labelling.loop_routes"):
-        from terrazzo.labelling import loop_routes
+        from terrazzo.labelling import loop_routes, model_routes
 
-        found.append(loop_routes.routes(shelf))
+        found += [model_routes.routes(shelf), loop_routes.routes(shelf)]
     ours = (project_routes, sample_routes, label_routes, release_routes)
     return [*found, *(one.routes(shelf) for one in ours), release_routes.imports(shelf)]
 
