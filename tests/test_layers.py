@@ -102,6 +102,7 @@ BESIDE = {  # pages of a larger room
     "asking": "training",
     "preparation": "training",
     "planning": "training",
+    "probing": "training",
     "recorded": "training",
     "compiled": "training",
     "filming": "predicting",

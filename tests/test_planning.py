@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from terrazzo import planning
+from terrazzo import planning, probing
 from terrazzo.cli import main
 from terrazzo.cli.parsing import time_span
+from terrazzo.data import open_dataset
 from terrazzo.errors import MemoryShortageError, UsageError
-from terrazzo.planning import Plan, Probe
+from terrazzo.planning import Plan
+from terrazzo.probing import Probe
 from terrazzo.recipe import Recipe, load
 
 PROBE = Probe(start_seconds=5.0, step_seconds=0.5, waited_seconds=0.0, image_seconds=0.1, pictures_seconds=1.0,
@@ -53,9 +55,25 @@ def test_the_time_is_the_sum_of_its_parts() -> None:
     assert made.compared(made.seconds * 1.1).endswith("(+10 %)")
 
 
+def test_steps_of_the_first_pass_take_longer() -> None:
+    probe = replace(PROBE, first_seconds=0.2)
+    words = ("train.batch_size=4", "eval.every=5000", "train.save_every=5000")
+    made, plain = (
+        plan_of(recipe("train.steps=1000", *words), probe=one) for one in (probe, PROBE)
+    )  # 100 images
+    assert made.seconds - plain.seconds == pytest.approx(25 * 0.2)
+    assert "0.500 s, 0 % of it waiting for data; 0.700 s in the first pass" in str(made)
+    short, plain = (plan_of(recipe("train.steps=10", *words), probe=one) for one in (probe, PROBE))
+    assert short.seconds - plain.seconds == pytest.approx(10 * 0.2)
+
+
+@pytest.mark.parametrize("first", [0.0, 0.4, 10.0])
 @pytest.mark.parametrize("budget", [300.0, 3600.0, 36_000.0])
-def test_a_budget_is_kept_and_used(budget: float) -> None:
-    made = planning._within(plan_of(recipe(), budget=budget), lambda *more: PROBE, [])
+def test_a_budget_is_kept_and_used(budget: float, first: float) -> None:
+    probe = replace(PROBE, first_seconds=first)
+    made = planning._within(
+        plan_of(recipe(), probe=probe, budget=budget), lambda *more: probe, ["data.crop_hw=256x320"]
+    )
     assert 0.9 * budget <= made.seconds <= budget
     looking = made.looks * (made.look_seconds + PROBE.save_seconds)
     assert looking <= 0.12 * made.seconds and made.looks >= 1
@@ -123,10 +141,46 @@ def test_a_probe_is_read_without_what_warming_up_took() -> None:
         {"seconds": 8.0, "images": 8, "drawing_seconds": 1.0},
         {"seconds": 4.0, "images": 8, "drawing_seconds": 0.5},
     ]
-    probe = planning._read(rows, looks, [{"seconds": 1.0}], total=100.0)
+    probe = probing.read(rows, looks, [{"seconds": 1.0}], total=100.0)
     assert probe.step_seconds == 1.1 and probe.image_seconds == 0.5 and probe.pictures_seconds == 0.5
     assert probe.start_seconds == pytest.approx(100 - 28 * 1.1 - 2 * 4.5 - 1.0)
     assert probe.memory_bytes == 28
+
+
+@pytest.mark.parametrize(("share", "step", "more"), [(1.0, 1.0, 1.0), (0.25, 1.75, 0.25), (0.0, 2.0, 0.0)])
+def test_what_is_decoded_for_the_first_time_is_told_apart(share: float, step: float, more: float) -> None:
+    """Steps 9 to 16 take 2 s, later ones, whose images were seen, 1 s; `share` of all images will be kept."""
+    rows = [
+        {"step": at, "seconds_per_step": 1.0 if at > 16 else 2.0, "data_seconds": 0.1, "memory_bytes": 1}
+        for at in range(4, 33, 4)
+    ]
+    probe = probing.read(rows, [], [], total=60.0, first_pass=16, share=share)
+    assert (probe.step_seconds, probe.first_seconds) == (pytest.approx(step), pytest.approx(more))
+    assert probe.start_seconds == pytest.approx(60 - 16 * 2 - 16 * 1)
+
+
+def test_a_probe_sees_its_few_images_again_where_they_are_kept(
+    boxes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "WARM", 2)
+    monkeypatch.setattr(probing, "FRESH", 3)
+    data, few = open_dataset(boxes), 5  # of its 8
+    chosen = recipe("train.batch_size=1")
+    seen, first_pass, share = probing._seen_again(data, chosen)
+    assert (len(seen["train"]), first_pass, share) == (few, few, 1.0)
+    assert probing.WARM < first_pass < probing.WARM + probing.STEPS
+    for override in ("data.cache=none", "data.cache=disk", "data.rare_crops=0.5"):
+        seen, first_pass, _ = probing._seen_again(data, chosen.with_overrides([override]))
+        assert seen is data and first_pass == probing.WARM + probing.STEPS
+
+
+def test_of_images_that_do_not_fit_the_memory_a_share_is_kept(
+    boxes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = open_dataset(boxes)
+    height, width = data["train"].size_hw(0)
+    monkeypatch.setattr(probing, "cache_budget", lambda kind: len(data["train"]) * height * width * 4 / 3)
+    assert probing._seen_again(data, recipe("train.batch_size=1"))[2] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -156,8 +210,8 @@ TINY = (
 
 @pytest.fixture
 def words(boxes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    monkeypatch.setattr(planning, "STEPS", 4)
-    monkeypatch.setattr(planning, "WARM", 4)
+    monkeypatch.setattr(probing, "STEPS", 4)
+    monkeypatch.setattr(probing, "WARM", 4)
 
     def words(*more: str) -> list[str]:
         return ["train", "segformer-b0-scratch", "--data", str(boxes), "--device", "cpu", *TINY, *more]
@@ -192,12 +246,17 @@ def test_a_budget_trains_what_was_planned_and_compares(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     slow = replace(PROBE, start_seconds=0.0, step_seconds=1.5, image_seconds=0.1, pictures_seconds=0.0)
-    monkeypatch.setattr(planning, "_probe", lambda *words, **more: slow)  # a training of few steps
+    monkeypatch.setattr(planning, "probed", lambda *words, **more: slow)  # a training of few steps
     assert main(words("--budget", "20s", "--out", str(tmp_path / "run"), "train.steps=5000")) == 0
     told = capsys.readouterr().out
     assert "budget      20 s" in told and "planned " in told and ", took " in told
     chosen = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert chosen["train"]["steps"] != 5000 and f"train.steps={chosen['train']['steps']}" in told
+    kept = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (kept["budget"], kept["steps"]) == (20.0, chosen["train"]["steps"]) and kept["took_seconds"] > 0
+    took = planning.duration(kept["took_seconds"])
+    off = 100 * (kept["took_seconds"] / kept["seconds"] - 1)
+    assert f"planned {planning.duration(kept['seconds'])}, took {took} ({off:+.0f} %)" in told
     step = max(
         json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     )

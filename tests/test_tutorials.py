@@ -200,7 +200,7 @@ def desk(pantry: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(pantry, tmp_path, copy_function=link_or_copy, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("terrazzo.training.train", short_train)
-    monkeypatch.setattr("terrazzo.planning.train", short_train)
+    monkeypatch.setattr("terrazzo.probing.train", short_train)
     monkeypatch.setattr("terrazzo.preparation.OVERFIT_STEPS", 11)  # its warm-up has 10
     monkeypatch.setattr("terrazzo.keeping.OVERFIT_MIOU", 0.0)
     monkeypatch.setattr("terrazzo.nn.specs.backbone_spec", narrow)

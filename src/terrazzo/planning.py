@@ -3,7 +3,10 @@
 The probe is the training itself: `training.train`, in a folder that is thrown away, for a few steps and two validations
 of a few images, so that what is measured is what will run. A plan is that measurement times the counts of the recipe:
 
-    start + steps * step + looks * (images * image + pictures) + saves * save
+    start + steps * step + first pass * more + looks * (images * image + pictures) + saves * save
+
+`more` is what a step takes longer while its images are decoded for the first time; afterwards they are kept, as many as
+fit the memory. So the probe trains on so few images that it sees them again.
 
 Changes that leave the result as it is are tried where the measurement asks for them, and kept where they pay: portions
 that fit the memory, threads and memory for the loader. What changes the result is proposed only where a budget of time
@@ -13,64 +16,30 @@ leaves too few passes over the data, and said to be another training.
 # What is not in it: a machine that does other things later, and files that come slower than those of the probe.
 
 import math
-import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from terrazzo.asking import overridden, recipe_named
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.folds import folded
 from terrazzo.data.loader import default_threads
 from terrazzo.devices import choose_device, choose_precision
-from terrazzo.errors import MemoryShortageError, TrainingError, UsageError
+from terrazzo.errors import MemoryShortageError, UsageError
 from terrazzo.launcher import place
 from terrazzo.memory import GRAIN, HALF, mib
+from terrazzo.probing import Probe, counting_seconds, probed, with_few_to_look_at
 from terrazzo.progress import duration
 from terrazzo.recipe import Recipe
-from terrazzo.training import train
 
-STEPS = 20  # that are measured
-WARM = 8  # before them, which pay for caches, compilers and the first reading of files
-EVERY = 4  # steps between two readings: more often would make a GPU wait
-LOOKED = 8  # images of the validation
 MARGIN = 0.95  # of a budget that is planned with: the rest is for what cannot be known
 FEW_EPOCHS = 20.0  # below which a budget is better spent on smaller crops
 LOOKING = 0.1  # share of the time that validations may take where a budget sets the steps
 LOOKS = 20  # validations at most, then
 WAITING = 0.1  # share of a step spent waiting for data, above which something is changed
 WORTH = 0.95  # of the time of a step: what does not get below is not changed
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a few steps of a training took."""
-
-    start_seconds: float
-    """Before the first step, and after the last."""
-    step_seconds: float
-    """Median per optimiser step."""
-    waited_seconds: float
-    """Of these, spent waiting for data."""
-    image_seconds: float
-    """To validate on one image."""
-    pictures_seconds: float
-    """To draw the pictures of one validation."""
-    save_seconds: float
-    """To write one checkpoint."""
-    memory_bytes: int
-    """The most that was taken: allocated on a GPU, resident on a CPU."""
-
-    @property
-    def waiting(self) -> float:
-        """Share of a step spent waiting for data, 0-1."""
-        return self.waited_seconds / max(self.step_seconds, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -107,6 +76,11 @@ class Plan:
         return self.steps * self.recipe.train.batch_size / self.images
 
     @property
+    def first_pass(self) -> float:
+        """Steps until every image was seen."""
+        return self.images / self.recipe.train.batch_size
+
+    @property
     def looks(self) -> int:
         """How often is validated."""
         return _times(self.steps, self.recipe.eval.every) if self.looked_at else 0
@@ -130,6 +104,7 @@ class Plan:
         return (
             one.start_seconds
             + self.steps * one.step_seconds
+            + min(self.steps, self.first_pass) * one.first_seconds
             + self.looks * self.look_seconds
             + self.saves * one.save_seconds
         )
@@ -145,13 +120,18 @@ class Plan:
         portion = recipe.train.micro_batch or recipe.train.batch_size
         crop = "{}x{}".format(*recipe.data.crop_hw) if recipe.data.augment else "whole images"
         ends = time.strftime("%H:%M", time.localtime(time.time() + self.seconds))
+        slow = probe.step_seconds + probe.first_seconds
+        first = f"; {slow:.3f} s in the first pass" if WORTH * slow > probe.step_seconds else ""
         rows = [
             ("crop", crop),
             ("batch", f"{recipe.train.batch_size} images, {portion} at a time"),
             ("workers", _workers(recipe)),
             ("precision", f"{self.precision} on {self.device}"),
             ("steps", f"{self.steps:,}, {self.epochs:.1f} times over {self.images:,} images"),
-            ("step", f"{probe.step_seconds:.3f} s, {100 * probe.waiting:.0f} % of it waiting for data"),
+            (
+                "step",
+                f"{probe.step_seconds:.3f} s, {100 * probe.waiting:.0f} % of it waiting for data{first}",
+            ),
             (
                 "validation",
                 f"{self.looks} x {duration(self.look_seconds)}, on {self.looked_at:,} images",
@@ -220,11 +200,13 @@ def plan(
     whole = open_dataset(source, keep_void=chosen.data.keep_void, stream=chosen.data.stream)
     if fold is not None:
         whole = folded(whole, fold)
-    few = _with_few_to_look_at(whole, chosen)
+    few = with_few_to_look_at(whole, chosen)
     typed = list(overrides)
+    counting = counting_seconds(chosen, whole)
 
     def measured(*more: str) -> Probe:
-        return _probe(chosen, few, [*typed, *more], device=device, seed=seed)
+        probe = probed(chosen, few, [*typed, *more], device=device, seed=seed)
+        return replace(probe, start_seconds=probe.start_seconds + counting)
 
     probe, kept, said = _fitting(measured, chosen)
     where = choose_device(device)
@@ -313,7 +295,10 @@ def _steps_within(made: Plan, budget: float) -> Plan | None:
     probe, room = made.probe, MARGIN * budget - made.probe.start_seconds
     look = made.look_seconds + probe.save_seconds if made.looked_at else probe.save_seconds
     looks = max(1, min(LOOKS, int(LOOKING * room / look))) if look > 0 else LOOKS
-    steps = int((room - looks * look) / probe.step_seconds)
+    room -= looks * look
+    steps = int((room - made.first_pass * probe.first_seconds) / probe.step_seconds)
+    if steps < made.first_pass:
+        steps = int(room / (probe.step_seconds + probe.first_seconds))
     if steps < 1:
         return None
     every = max(1, math.ceil(steps / looks))
@@ -339,75 +324,6 @@ def _changed(made: Plan, probe: Probe, override: str, line: str) -> Plan:
         overrides=(*made.overrides, override),
         said=(*made.said, line),
     )
-
-
-def _probe(
-    recipe: Recipe,
-    data: Dataset,
-    overrides: Sequence[str],
-    *,
-    device: str,
-    seed: int | None,
-) -> Probe:
-    """Train for a few steps in a folder that is thrown away."""
-    short = [
-        f"train.steps={WARM + STEPS}",
-        f"train.log_every={EVERY}",
-        f"eval.every={(WARM + STEPS) // 2}",
-        f"train.save_every={WARM + STEPS}",
-        "train.loggers=[]",
-        "train.patience=0",
-    ]
-    length = ("train.steps", "train.epochs", "train.log_every", "eval.every", "train.save_every",
-              "train.loggers", "train.patience", "optim.warmup_steps")  # fmt: skip
-    kept = [one for one in overrides if _field(one) not in length]
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="terrazzo-plan-") as folder:
-        run = train(recipe, data=data, out=Path(folder) / "probe", overrides=[*kept, *short],
-                    device=device, seed=seed, quiet=True)  # fmt: skip
-        if run.stopped_by is not None:
-            raise KeyboardInterrupt
-        total = time.perf_counter() - began
-        rows, looks, saves = run.history("train"), run.history("eval"), run.history("save")
-    return _read(rows, looks, saves, total=total)
-
-
-def _read(
-    rows: Sequence[dict[str, Any]],
-    looks: Sequence[dict[str, Any]],
-    saves: Sequence[dict[str, Any]],
-    *,
-    total: float,
-) -> Probe:
-    """What the lines of a probe's metrics.jsonl say; the first of everything pays for warming up."""
-    measured = [row for row in rows if row["step"] > WARM] or list(rows)
-    if not measured:
-        raise TrainingError("The probe did not get as far as a step.", hint="Train without --plan.")
-    step = statistics.median(float(row["seconds_per_step"]) for row in measured)
-    waited = statistics.median(float(row["data_seconds"]) for row in measured)
-    save = float(saves[-1]["seconds"]) if saves else 0.0
-    known = len(rows) * EVERY * step + len(saves) * save
-    image = pictures = 0.0
-    if looks:
-        last = looks[-1]
-        image = float(last["seconds"]) / max(1, int(last["images"]))
-        pictures = float(last["drawing_seconds"])
-        known += len(looks) * (float(last["seconds"]) + pictures)
-    memory = max(int(row["memory_bytes"]) for row in rows)
-    return Probe(max(0.0, total - known), step, waited, image, pictures, save, memory)
-
-
-def _with_few_to_look_at(data: Dataset, recipe: Recipe) -> Dataset:
-    """The data set with a few images to validate on, spread over the split."""
-    name = recipe.eval.split
-    if name not in data.splits:
-        return data
-    split = data.splits[name]
-    count = min(LOOKED, len(split))
-    chosen = [round(i * (len(split) - 1) / max(count - 1, 1)) for i in range(count)]
-    return replace(data, splits={**data.splits, name: split.subset(sorted(set(chosen)))})
 
 
 def _looked_at(data: Dataset, recipe: Recipe) -> int:

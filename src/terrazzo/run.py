@@ -8,6 +8,7 @@
       checkpoints/step-00002000/  a model folder (transformers opens it where it can), with evaluation.json where it was
                                   validated, optimizer.safetensors, state.json
       best.json                   {"step": …, "miou": …}
+      plan.json                   of a training with --budget: what was measured and planned, and what it took
       pictures/  tensorboard/     image | truth | prediction at each validation, and a few of those images
 
 A checkpoint is one folder, written beside and renamed; `state.json` lists every file with its size and sha256, so a

@@ -132,7 +132,11 @@ def _train(arguments: Namespace) -> int:
     best = "" if run.best is None else f", best {run.best['miou']:.4f} mIoU at step {run.best['step']}"
     print(f"{run.path}: {run.step} steps{best}")
     if planned is not None:
-        print(planned.compared(time.perf_counter() - began))
+        from terrazzo.storage import write_json
+
+        took = time.perf_counter() - began
+        write_json(run.path / "plan.json", {**planned.to_json(), "took_seconds": took})
+        print(planned.compared(took))
     if arguments.push is not None:
         from terrazzo.hub import push
 
