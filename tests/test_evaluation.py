@@ -1,6 +1,7 @@
 """Scores of a split: counted by hand, the same however the images are cut, stacked or shared out, and told in words."""
 
 import json
+import threading
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from terrazzo.classes import Classes
 from terrazzo.data import Dataset, open_dataset
+from terrazzo.data.dataset import Split
 from terrazzo.data.transforms import DataConfig
 from terrazzo.errors import (
     DatasetFormatError,
@@ -475,3 +477,74 @@ def test_an_evaluation_of_nothing_has_no_score() -> None:
     assert np.isnan(empty.miou)
     assert "mIoU n/a" in empty.table()
     assert Report.from_json(empty.to_json()).to_json() == empty.to_json()
+
+
+class Meeting:
+    """Notes what happens in which order, and waits for what others do: with a limit, after which it is false."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+        self.changed = threading.Condition()
+
+    def note(self, what: str) -> None:
+        with self.changed:
+            self.seen.append(what)
+            self.changed.notify_all()
+
+    def waits_for(self, what: str, seconds: float = 10.0) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: what in self.seen, seconds)
+
+
+def test_the_next_image_is_decoded_and_the_last_one_counted_while_the_network_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stage waits for the other two to be entered: in turn, none would get further than the limit."""
+    data = open_dataset(make_folder(tmp_path, random_samples(6, (4, 4))))
+    meeting, met, passes = Meeting(), [], iter(range(6))
+    read = Split.__getitem__
+
+    def reading(self: Split, index: int) -> Sample:
+        meeting.note(f"decode {index}")
+        return read(self, index)
+
+    class Waiting(Thresholds):
+        def forward(self, image_BCHW: Tensor) -> Output:
+            index = next(passes)
+            meeting.note(f"infer {index}")
+            met.append(meeting.waits_for(f"decode {min(index + 1, 5)}"))
+            met.append(index == 0 or meeting.waits_for(f"count {index - 1}"))
+            return super().forward(image_BCHW)
+
+    def counting(pred: np.ndarray, mask: np.ndarray) -> float:
+        index = sum(one.startswith("count") for one in meeting.seen)
+        meeting.note(f"count {index}")
+        met.append(index == 5 or meeting.waits_for(f"infer {index + 1}"))
+        return float(index)
+
+    monkeypatch.setattr(Split, "__getitem__", reading)
+    look = Predictor(Waiting(), THREE, device="cpu", name="waiting")
+    report = measure(look, data["val"], metrics={"order": counting})
+    assert met == [True] * 18 and report.metrics == {"order": 2.5}
+
+
+def test_predictions_wait_to_be_counted_two_at_a_time(tmp_path: Path) -> None:
+    data = open_dataset(make_folder(tmp_path, random_samples(8, (4, 4))))
+    predicted, ahead = 0, []
+    may_count = threading.Event()
+
+    class Counted(Thresholds):
+        def forward(self, image_BCHW: Tensor) -> Output:
+            nonlocal predicted
+            predicted += 1
+            if predicted == 2:
+                may_count.set()  # a third would have to wait for the first to be counted
+            return super().forward(image_BCHW)
+
+    def slow(pred: np.ndarray, mask: np.ndarray) -> float:
+        assert may_count.wait(10)
+        ahead.append(predicted - len(ahead))
+        return 0.0
+
+    measure(Predictor(Counted(), THREE, device="cpu", name="counted"), data["val"], metrics={"slow": slow})
+    assert len(ahead) == 8 and max(ahead) <= 3  # the one counted, one that waits, one at work

@@ -2,7 +2,8 @@
 
 `evaluate` is the door: a model and a data set, by name or as objects. `measure` is the pass over a split that it and
 the validation of a training share: one walk over the images gives scores, loss and one's own metrics. Masks are never
-resized, images are neither padded nor repeated, and nothing but one K x K matrix of counts outlives an image.
+resized, images are neither padded nor repeated, and nothing but one K x K matrix of counts outlives an image. While the
+network is at work, the next images are decoded and the one before is counted.
 
 Shapes: K classes, H W the mask's original size.
 """
@@ -11,6 +12,7 @@ import heapq
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -153,9 +155,9 @@ def measure(
 
     loss: also measured, on the logits resized to the original mask, divided by the weight of all pixels; in windows a
     loss of one's own sees an image in bands, one after the other. show: called with the name and the picture
-    "image | truth | prediction" of every image. rank, world: score the rank-th of `world` parts of the images; reduce:
-    returns the sum of a tensor over the processes, so that each of them gets the report of all images; `worst` lists
-    its own.
+    "image | truth | prediction" of every image, in order, from a thread of its own, as one's own metrics are.
+    rank, world: score the rank-th of `world` parts of the images; reduce: returns the sum of a tensor over the
+    processes, so that each of them gets the report of all images; `worst` lists its own.
     """
     _check_fit(predictor, split)
     order, notes = class_order(predictor.classes, split.classes)
@@ -167,15 +169,27 @@ def measure(
     depth = 2 * predictor.eval.batch_size + more
     samples = ahead(split.__getitem__, chosen, depth=depth, threads=1 + more)
     watched = track(samples, total=len(chosen), what="evaluate", quiet=quiet)
-    for batch in batches(watched, lambda sample: predictor.eye.sees(sample.image), predictor.eval.batch_size):
-        for sample, bands in zip(batch, predictor.eye.bands([sample.image for sample in batch]), strict=True):
-            assert sample.mask is not None, "the split has masks"
-            seen = tally.seen(_in_order(bands, order), sample.mask)
-            pred, _ = predictor.assemble_there(seen, sample.mask.shape)
+
+    def predicted() -> Iterator[tuple[Sample, NDArray[Any] | Tensor]]:
+        for batch in batches(
+            watched, lambda sample: predictor.eye.sees(sample.image), predictor.eval.batch_size
+        ):
+            images = [sample.image for sample in batch]
+            for sample, bands in zip(batch, predictor.eye.bands(images), strict=True):
+                assert sample.mask is not None, "the split has masks"
+                seen = tally.seen(_in_order(bands, order), sample.mask)
+                yield sample, predictor.assemble_there(seen, sample.mask.shape)[0]
+
+    def count(one: tuple[Sample, NDArray[Any] | Tensor]) -> None:
+        sample, pred = one
+        with _beside(pred):
             tally.add(sample, pred)
-            if show is not None:
+            if show is not None and sample.mask is not None:
                 masks = {"truth": sample.mask, "prediction": _here(pred)}
                 show(sample.name, rendering.beside(sample.image, masks, split.classes))
+
+    for _ in ahead(count, predicted(), depth=2):  # one thread, in order: an image while the next is predicted
+        pass
     tally.reduce(reduce)
     return Report(
         names=split.classes.names,
@@ -389,6 +403,11 @@ def _in_order(bands: Iterable[Band], order: NDArray[np.intp] | None) -> Iterable
 
 def _here(mask: "NDArray[Any] | Tensor") -> NDArray[Any]:
     return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
+
+
+def _beside(pred: "NDArray[Any] | Tensor") -> AbstractContextManager[None]:
+    """Work inside on the GPU where `pred` lies: a thread begins on the first one, whichever its process uses."""
+    return torch.cuda.device_of(pred) if isinstance(pred, Tensor) and pred.is_cuda else nullcontext()
 
 
 def _settings(predictor: Predictor, limit: int | None) -> dict[str, Any]:
