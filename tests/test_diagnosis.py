@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -280,3 +281,32 @@ def test_waiting_for_data_is_said_with_what_to_change(
     reading = Reading({"loss": 1.0}, accuracy=0.5, seconds=1.0, waited=waited)
     said = diagnosis.waiting_for_data(reading, job, 10)
     assert (said is None) if says is None else (said is not None and re.match(says, said)), said
+
+
+@pytest.mark.parametrize(
+    ("form", "overrides", "is_named"),
+    [
+        ("jpg", ["data.scale=0.2,0.6"], True),  # 0.4 at the middle: 2.5 times smaller
+        ("jpg", ["data.scale=0.2,1"], False),  # 1.7 times
+        ("jpg", ["data.resize=short", "data.resize_hw=32x32", "data.scale=0.5,1.5"], True),  # 100 to 32
+        ("jpg", ["data.scale=0.2,0.6", "data.scaled_decoding=true"], False),  # it is on
+        ("png", ["data.scale=0.2,0.6"], False),
+    ],
+)
+def test_jpegs_finer_than_crops_need_are_named_where_data_are_waited_for(
+    tmp_path: Path, form: str, overrides: list[str], is_named: bool
+) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+    Image.new("RGB", (140, 100), (90, 60, 30)).save(tmp_path / "train" / "images" / f"a.{form}")
+    Image.new("L", (140, 100), 1).save(tmp_path / "train" / "masks" / "a.png")
+    (tmp_path / "dataset.json").write_text('{"classes": [{"id": 0, "name": "a"}, {"id": 1, "name": "b"}]}')
+    recipe = load("segformer-b0-scratch", ["train.steps=10000", *overrides])
+    split = tz.open_dataset(tmp_path)["train"]
+    job: Any = SimpleNamespace(
+        recipe=recipe, steps=10_000, overfit=0, train_split=split, data=SimpleNamespace(channels=3)
+    )
+    said = diagnosis.waiting_for_data(Reading({}, accuracy=0.5, seconds=1.0, waited=0.2), job, 10)
+    assert said is not None
+    assert ("data.scaled_decoding=true (JPEGs" in said) == is_named
+    assert ("data.cache=" in said) == ("data.scaled_decoding=true" not in overrides)

@@ -26,6 +26,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "outlines",
         "progress",
         "ranges",
+        "reduced",
         "region_ids",
         "regions",
         "remote",

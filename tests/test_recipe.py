@@ -156,6 +156,15 @@ def test_a_wrong_override_is_told_with_what_to_type(override: str, sentence: str
     assert refused(lambda: MINE.with_overrides([override])) == sentence
 
 
+def test_what_is_decoded_for_each_crop_anew_is_not_kept() -> None:
+    wrong = ["data.scaled_decoding=true", "data.cache=disk"]
+    assert "found: data.scaled_decoding=true and data.cache=disk" in refused(
+        lambda: MINE.with_overrides(wrong)
+    )
+    assert MINE.with_overrides(wrong[:1]).data.scaled_decoding
+    assert not MINE.data.scaled_decoding
+
+
 def test_ohem_that_keeps_nothing_is_refused() -> None:
     wrong = ["loss.ohem=1", "loss.ohem_threshold=0", "loss.ohem_min_kept=0"]
     said = refused(lambda: MINE.with_overrides(wrong))

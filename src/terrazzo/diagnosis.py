@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from terrazzo import memory
 from terrazzo.data.cache import free_memory
-from terrazzo.data.loader import Loader, cores, default_threads
-from terrazzo.data.transforms import resized_hw
+from terrazzo.data.loader import Loader, can_reduce, cores, default_threads
+from terrazzo.data.transforms import resized_hw, typical_shrink
 from terrazzo.devices import autocast, choose_precision
 from terrazzo.errors import MemoryShortageError, NonFiniteLossError, TerrazzoError, TrainingError
 from terrazzo.kernels.resize_cross_entropy import refuse_wrong_ids
@@ -23,6 +23,7 @@ from terrazzo.optim import Schedule
 from terrazzo.preparation import Job
 from terrazzo.processes import Processes
 from terrazzo.progress import duration
+from terrazzo.reduced import DIVISORS
 
 FALL_STEPS = 200  # after which a loss is judged, or after
 FALL_SHARE = 0.2  # of the training, whichever is later
@@ -291,17 +292,27 @@ def waiting_for_data(reading: Reading, job: Job, done: int) -> str | None:
     data = job.recipe.data
     threads = default_threads() if data.workers < 0 else data.workers
     ways = [f"data.workers={2 * max(threads, 1)}"] if threads < cores() else []
-    if not data.stream and data.cache != "memory":
+    if not data.stream and not data.scaled_decoding and data.cache != "memory":
         height, width = job.train_split.size_hw(0)
         room = len(job.train_split) * height * width * (job.data.channels + 1)  # uint8 image and mask
         if room < free_memory() // 2:
             ways.append(f"data.cache=memory (about {memory.mib(room)})")
         else:
             ways.append(f"data.cache=disk (about {memory.mib(room)}, decoded once)")
+    if _would_scale(job):
+        ways.append("in a new run data.scaled_decoding=true (JPEGs are decoded no finer than crops need)")
     advice = f"try {', or '.join(ways)}" if ways else "a faster disk, or smaller files, would help"
     return (
         f"{100 * share:.0f} % of a step is spent waiting for data, {duration(left)} until the end: {advice}"
     )
+
+
+def _would_scale(job: Job) -> bool:
+    """True where images are JPEGs that lie here, twice as fine as crops need and more, and decoded whole."""
+    data, split = job.recipe.data, job.train_split
+    if data.scaled_decoding or data.stream:
+        return False
+    return typical_shrink(split.size_hw(0), data) >= DIVISORS[-1] and can_reduce(split)
 
 
 def judges_fall(done: int, steps: int) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "encode_image",
     "encode_mask",
     "image_size",
+    "read_bytes",
     "read_image",
     "read_json",
     "read_mask",
@@ -58,7 +59,7 @@ def read_image(path: Path | str, *, channels: int | None = None) -> NDArray[Any]
     ImageFormatError. 16-bit and float files keep their values, 64-bit floats become 32; whole numbers wider than 16
     bits must fit 0 … 65535. A damaged or truncated file is an UnreadableFileError; NaN or infinity an ImageFormatError.
     """
-    return decode_image(_read(path), where=str(path), channels=channels)
+    return decode_image(read_bytes(path), where=str(path), channels=channels)
 
 
 def decode_image(data: Any, *, where: str, channels: int | None = None) -> NDArray[Any]:
@@ -131,7 +132,7 @@ def read_mask(path: Path | str) -> NDArray[Any]:
     Grey and palette PNG (the indices, not the colours), 1-, 2-, 4- and 16-bit PNG, TIFF of any integer width, and
     floats that are whole numbers. A mask of colours, a JPEG, or ids outside 0 … 65535 are a MaskValueError.
     """
-    return decode_mask(_read(path), where=str(path))
+    return decode_mask(read_bytes(path), where=str(path))
 
 
 def decode_mask(data: Any, *, where: str) -> NDArray[Any]:
@@ -261,7 +262,8 @@ _HOLDS: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
 }
 
 
-def _read(path: Path | str) -> bytes:
+def read_bytes(path: Path | str) -> bytes:
+    """Return what an image file, or a URL, holds; MissingPathError or UnreadableFileError where it cannot be read."""
     if remote.is_url(path):
         return remote.read(path)
     try:

@@ -250,7 +250,9 @@ def _fed(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
     threads = default_threads() if made.recipe.data.workers < 0 else made.recipe.data.workers
     if not _is_typed("data.workers", typed) and threads < 2 * default_threads():
         ways.append((f"data.workers={2 * default_threads()}", "twice the threads"))
-    if not _is_typed("data.cache", typed) and made.recipe.data.cache != "memory" and made.epochs > 2:
+    data = made.recipe.data
+    can_keep = data.cache != "memory" and not data.scaled_decoding
+    if not _is_typed("data.cache", typed) and can_keep and made.epochs > 2:
         ways.append(("data.cache=memory", "each image is decoded once"))
     for override, why in ways:
         probe = measured(*made.overrides, override)
@@ -339,7 +341,7 @@ def _workers(recipe: Recipe) -> str:
         "disk": "every image kept decoded on the disk",
         "none": "no image kept decoded",
     }
-    return f"{threads}, {kept[recipe.data.cache]}"
+    return f"{threads}, {kept['none' if recipe.data.scaled_decoding else recipe.data.cache]}"
 
 
 def _is_typed(field: str, overrides: Sequence[str]) -> bool:

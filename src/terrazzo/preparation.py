@@ -334,7 +334,8 @@ def _overfitting(recipe: Recipe, images: int) -> Recipe:
     return replace(
         recipe,
         model=replace(recipe.model, dropout=0.0, drop_path=0.0),
-        data=replace(recipe.data, augment=False, workers=0, rare_images=0.0, rare_crops=0.0),
+        data=replace(recipe.data, augment=False, workers=0, rare_images=0.0, rare_crops=0.0,
+                     scaled_decoding=False),
         loss=replace(recipe.loss, class_weights="none", weights=(), label_smoothing=0.0),
         optim=replace(recipe.optim, lr=max(recipe.optim.lr, 1e-3), head_lr_factor=1.0, weight_decay=0.0,
                       schedule="poly", warmup_steps=10),

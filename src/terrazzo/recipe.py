@@ -369,6 +369,12 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
             found="train.compile=true and train.shard=fsdp",
             expected="one of them",
         )
+    if recipe.data.scaled_decoding and recipe.data.cache in ("memory", "disk"):
+        yield RecipeError(
+            "data.scaled_decoding decodes an image for each crop anew; a cache keeps it whole.",
+            found=f"data.scaled_decoding=true and data.cache={recipe.data.cache}",
+            expected="data.cache=auto or none with it, or data.scaled_decoding=false",
+        )
     if not any(getattr(recipe.loss, term) for term in TERMS):
         yield RecipeError(
             "Nothing is minimised: every term of the loss has weight 0.",

@@ -8,9 +8,13 @@ they are kept by `decoded.py`.
 import os
 import platform
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from numpy.typing import NDArray
+
+from terrazzo.reduced import Reduced
 from terrazzo.sample import Sample
 
 LARGEST = 2 << 30  # bytes "auto" takes at most; a machine is rarely there for training alone
@@ -31,6 +35,19 @@ class Samples(Protocol):
 
     def size_hw(self, index: int, /) -> tuple[int, int]:
         """(height, width) of the sample's image."""
+        ...
+
+
+@runtime_checkable
+class MaskFirst(Samples, Protocol):
+    """Samples of which the mask can be read before it is known how fine the image has to be."""
+
+    def mask_first(self, index: int, /) -> tuple[NDArray[Any], Callable[[int], Reduced]]:
+        """Return the mask, and what reads the image at 1 / divisor of its sides."""
+        ...
+
+    def read_reduced(self, index: int, divisor: int, /) -> Reduced:
+        """Return the image alone."""
         ...
 
 

@@ -1,78 +1,28 @@
 """A data set: named splits of samples in one label space, read lazily from wherever they lie.
 
-`Records` is what a place must offer (`folder.py`, `table.py`); `Split` turns raw records into checked samples;
+`records.py` says what a place must offer (`folder.py`, `table.py`); `Split` turns raw records into checked samples;
 `Dataset` holds the splits and what is known about them. Nothing here writes, and nothing repairs in silence.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Protocol, cast, overload, runtime_checkable
+from typing import Any, Literal, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.classes import Classes, Mask, Remap
 from terrazzo.data import fingerprint, label_space, splits
+from terrazzo.data.records import Records, Sharded, read_reduced
 from terrazzo.errors import DatasetFormatError, ImageFormatError, MaskSizeError, unknown_name
+from terrazzo.reduced import Reduced
 from terrazzo.sample import Sample
 
 DType = Literal["uint8", "uint16", "float32"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; what nearly every published network was trained with
 IMAGENET_STD = (0.229, 0.224, 0.225)
 SHARDS = 10  # of which a fifth can be set aside whole
-
-
-class Records(Protocol):
-    """The raw images and masks of one split, where they lie; cheap to pickle, no open files."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """One per image, distinct, stable over machines."""
-        ...
-
-    @property
-    def has_masks(self) -> bool:
-        """True when every image has a mask; False when none has."""
-        ...
-
-    def image(self, index: int, channels: int | None) -> NDArray[Any]:
-        """Return the image (H, W, C), as `images.read_image`."""
-        ...
-
-    def mask(self, index: int) -> NDArray[Any]:
-        """Return the raw ids (H, W), as `images.read_mask`."""
-        ...
-
-    def size_hw(self, index: int) -> tuple[int, int]:
-        """Return (height, width) of the image, from its header."""
-        ...
-
-    def where(self, index: int, *, mask: bool = False) -> str:
-        """Return the path of the image, or of its mask, or what names them to a person."""
-        ...
-
-    def hashes(self, indices: Sequence[int], *, location: str) -> list[str]:
-        """Return the content hashes of these records, image and mask together."""
-        ...
-
-
-@runtime_checkable
-class Sharded(Protocol):
-    """What records offer besides where many are fetched at a time, such as the row groups of a stream."""
-
-    @property
-    def shard_of(self) -> NDArray[np.int64] | None:
-        """For each record, what it is fetched with; None where each is read alone after all."""
-        ...
-
-    def expect(self, shards: Sequence[int]) -> None:
-        """Hold these shards, fetched ahead in this order, and drop those expected before."""
-        ...
-
-    def bytes_of(self, shards: Sequence[int]) -> int:
-        """Return the memory that shards take."""
-        ...
 
 
 class Split(Sequence[Sample]):
@@ -121,14 +71,8 @@ class Split(Sequence[Sample]):
             return self.subset(range(len(self))[index])
         image = self.read_image(index)
         mask = self.read_mask(index) if self.has_masks else None
-        if mask is not None and mask.shape != image.shape[:2]:
-            raise MaskSizeError(
-                f"{self.where(index, mask=True)} has another size than its image.",
-                found=f"mask {mask.shape[0]}x{mask.shape[1]} (height x width)",
-                expected=f"{image.shape[0]}x{image.shape[1]}, as {self.where(index)}",
-                hint="A mask must be drawn on its image at full size, EXIF rotation applied. To see every such file:",
-                command="terrazzo check DATA",
-            )
+        if mask is not None:
+            self._check_size(mask, image.shape, index)
         return Sample(image, mask, self.records.names[self._indices[index]])
 
     def __iter__(self) -> Iterator[Sample]:
@@ -137,6 +81,27 @@ class Split(Sequence[Sample]):
     def read_image(self, index: int) -> NDArray[Any]:
         """Return the image (H, W, C) alone, in the data set's channels and dtype."""
         image = self.records.image(self._indices[index], self.channels)
+        self._check_dtype(image, index)
+        return image
+
+    def read_reduced(self, index: int, divisor: int) -> Reduced:
+        """The same as `read_image`, but a JPEG at 1 / divisor of its sides, with as few of its pixels decoded."""
+        reduced = read_reduced(self.records, self._indices[index], self.channels, divisor)
+        self._check_dtype(reduced.image, index)
+        return reduced
+
+    def mask_first(self, index: int) -> tuple[Mask, Callable[[int], Reduced]]:
+        """Return a sample's mask, and what reads its image once a divisor is chosen; both checked as a sample's are."""
+        mask = self.read_mask(index)
+
+        def read(divisor: int) -> Reduced:
+            reduced = self.read_reduced(index, divisor)
+            self._check_size(mask, reduced.size_hw, index)
+            return reduced
+
+        return mask, read
+
+    def _check_dtype(self, image: NDArray[Any], index: int) -> None:
         if image.dtype.name != self.dtype:
             raise ImageFormatError(
                 f"The image {self.where(index)} is {image.dtype}; the data set is {self.dtype}.",
@@ -145,7 +110,16 @@ class Split(Sequence[Sample]):
                 hint='Convert it, or say in dataset.json which "dtype" the images have. To see every such file:',
                 command="terrazzo check DATA",
             )
-        return image
+
+    def _check_size(self, mask: Mask, size_hw: tuple[int, ...], index: int) -> None:
+        if mask.shape != size_hw[:2]:
+            raise MaskSizeError(
+                f"{self.where(index, mask=True)} has another size than its image.",
+                found=f"mask {mask.shape[0]}x{mask.shape[1]} (height x width)",
+                expected=f"{size_hw[0]}x{size_hw[1]}, as {self.where(index)}",
+                hint="A mask must be drawn on its image at full size, EXIF rotation applied. To see every such file:",
+                command="terrazzo check DATA",
+            )
 
     def read_mask(self, index: int) -> Mask:
         """Return the mask (H, W) of class ids alone, remapped and checked."""

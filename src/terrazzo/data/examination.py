@@ -18,10 +18,11 @@ from terrazzo import remote
 from terrazzo.classes import Remap
 from terrazzo.data import alignment, class_names, description, label_space, table
 from terrazzo.data.chart import Case, Chart, Item
-from terrazzo.data.dataset import Dataset, Records
+from terrazzo.data.dataset import Dataset
 from terrazzo.data.folder import FolderRecords, find_folders, pair
 from terrazzo.data.open import PROJECT_SUFFIX, open_dataset
 from terrazzo.data.readings import look
+from terrazzo.data.records import Records
 from terrazzo.data.streaming import StreamedRecords
 from terrazzo.errors import DatasetFormatError, TerrazzoError, UnreadableFileError
 from terrazzo.storage import read_json

@@ -15,9 +15,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from terrazzo.data import class_names, dataset, description, fingerprint, label_space
+from terrazzo.data.records import Records
 from terrazzo.data.splits import SPLIT_NAMES
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
+from terrazzo.reduced import Reduced, read_reduced
 
 MASK_FOLDERS = ("masks", "labels", "annotations")  # the first is ours
 LOOK_AT_MOST = 200  # masks opened to tell which ids there are, when nothing names them
@@ -34,7 +36,7 @@ def open_folder(root: Path | str, *, keep_void: bool = False, split_manifest: An
     else:
         pairs = pair(find_folders(root))
         about, space = None, _named_classes(root, pairs, keep_void=keep_void)
-    records: dict[str, dataset.Records] = {name: one.records() for name, one in pairs.items()}
+    records: dict[str, Records] = {name: one.records() for name, one in pairs.items()}
     if about is not None and about.splits and not isinstance(next(iter(about.splits.values())), str):
         records = _by_lists(pairs[""], about.splits, root)
     return dataset.assemble(
@@ -112,6 +114,10 @@ class FolderRecords:
     def image(self, index: int, channels: int | None) -> NDArray[Any]:
         """Return the image (H, W, C)."""
         return read_image(self.where(index), channels=channels)
+
+    def reduced(self, index: int, channels: int | None, divisor: int) -> Reduced:
+        """Return the image, a JPEG at 1 / divisor of its sides."""
+        return read_reduced(self.where(index), divisor=divisor, channels=channels)
 
     def mask(self, index: int) -> NDArray[Any]:
         """Return the raw ids (H, W)."""
@@ -222,7 +228,7 @@ def _refuse_unpaired(found: Mapping[str, SplitFolders]) -> None:
     )
 
 
-def _by_lists(found: SplitFolders, splits: Mapping[str, Any], root: Path) -> dict[str, dataset.Records]:
+def _by_lists(found: SplitFolders, splits: Mapping[str, Any], root: Path) -> dict[str, Records]:
     listed = [name for names in splits.values() for name in names]
     gone = sorted(set(listed) - found.images.keys())
     if gone:

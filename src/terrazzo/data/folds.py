@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.data import splits
-from terrazzo.data.dataset import Dataset, Sharded, Split, follow, whole_shards
+from terrazzo.data.dataset import Dataset, Split, follow, whole_shards
+from terrazzo.data.records import Sharded, read_reduced
 from terrazzo.errors import DatasetFormatError, UsageError
+from terrazzo.reduced import Reduced
 
 SEED = 0  # of the cut
 
@@ -114,6 +116,11 @@ class PooledRecords:
         """Return the image (H, W, C)."""
         part, inner = self._at(index)
         return part.records.image(inner, channels)
+
+    def reduced(self, index: int, channels: int | None, divisor: int) -> Reduced:
+        """Return the image, a JPEG at 1 / divisor of its sides."""
+        part, inner = self._at(index)
+        return read_reduced(part.records, inner, channels, divisor)
 
     def mask(self, index: int) -> NDArray[Any]:
         """Return the raw ids (H, W)."""

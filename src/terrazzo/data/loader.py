@@ -25,12 +25,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from terrazzo.data.cache import SampleCache, Samples, cache_budget
+from terrazzo.data.cache import MaskFirst, SampleCache, Samples, cache_budget
 from terrazzo.data.crew import Crew, Task
 from terrazzo.data.decoded import DecodedSamples
 from terrazzo.data.order import Order, Shuffled
-from terrazzo.data.transforms import TrainTransform
+from terrazzo.data.transforms import TrainTransform, Unread
 from terrazzo.errors import DataError, DatasetFormatError, RecipeError
+from terrazzo.reduced import DIVISORS
 from terrazzo.sample import Sample
 
 MOST_THREADS = 16  # beyond, threads wait for each other's turn in the interpreter
@@ -66,7 +67,8 @@ class Loader:
         expect: called at each step with the indices that this process reads from there on, `foresight` of them or more,
         by data that are fetched many samples at a time.
         workers: threads; 0 = prepare in the caller, -1 = half of the cores this process may use, 1 to 16. cache: what
-        to keep decoded, see `cache_budget`; "disk" keeps it under `cache_key()`, see `decoded`.
+        to keep decoded, see `cache_budget`; "disk" keeps it under `cache_key()`, see `decoded`. Where the transform's
+        configuration asks for scaled decoding nothing is kept, and the split is `MaskFirst`.
         pixel_weight: mask (H, W) int64 -> what it adds to `weight`.
         on_unreadable: "stop" raises the DataError of a sample at the step that needs it; "skip" trains that step with
         a blank in its place, of the mean colour and ignored everywhere, and counts it in `skipped`.
@@ -93,8 +95,12 @@ class Loader:
         self._expect, self._foresight = expect, foresight
         self._next: dict[int, list[int]] = {}  # step -> indices that were announced
         self.said: list[str] = []
-        self._samples: SampleCache | DecodedSamples
-        if cache == "disk":
+        self._samples: SampleCache | DecodedSamples | MaskFirst
+        if transform.config.scaled_decoding:
+            assert isinstance(split, MaskFirst)
+            self._samples = split
+            self.said.append(_told_scaled(split, is_stream=expect is not None))
+        elif cache == "disk":
             assert cache_key is not None
             self._samples = DecodedSamples(split, key=cache_key())
             self.said += self._samples.said
@@ -374,18 +380,39 @@ class _Step:
 
 
 def _prepare(
-    samples: SampleCache | DecodedSamples,
+    samples: SampleCache | DecodedSamples | MaskFirst,
     transform: TrainTransform,
     key: tuple[int, int, int],
     image: NDArray[Any],
     mask_HW: NDArray[np.integer[Any]],
     change: tuple[NDArray[np.float32], NDArray[np.int32]] | None,
 ) -> None:
-    sample, rng = samples[key[2]], np.random.default_rng(key)
+    sample: Sample | Unread
+    if transform.config.scaled_decoding:
+        assert isinstance(samples, MaskFirst)
+        sample = Unread(*samples.mask_first(key[2]))
+    else:
+        sample = samples[key[2]]
+    rng = np.random.default_rng(key)
     if change is None:
         transform.write(sample, rng, image, mask_HW)
     else:
         change[0][...], change[1][...] = transform.write_bytes(sample, rng, image, mask_HW)
+
+
+def can_reduce(split: MaskFirst) -> bool:
+    """True where the first image is a JPEG that can be decoded smaller; it is read for that, at an eighth."""
+    try:
+        return split.read_reduced(0, DIVISORS[0]).divisor > 1
+    except DataError:  # told when it is needed
+        return False
+
+
+def _told_scaled(split: MaskFirst, *, is_stream: bool) -> str:
+    if is_stream or can_reduce(split):  # a stream is not asked for its first image: it may be far
+        return "JPEGs are decoded no finer than their crops need; no decoded sample is kept"
+    name = split.names[0]
+    return f"data.scaled_decoding is for JPEGs and {name} is none: it is decoded whole, and nothing decoded is kept"
 
 
 def processes_here(world: int) -> int:

@@ -24,6 +24,7 @@ from terrazzo.data.row_groups import Held, ParquetFile, read_footers
 from terrazzo.data.splits import SPLIT_NAMES
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.images import decode_image, decode_mask, size_of
+from terrazzo.reduced import Reduced, decode_reduced
 
 
 def stream_files(path: Path, *, keep_void: bool = False, split_manifest: Any = None) -> dataset.Dataset:
@@ -150,6 +151,10 @@ class StreamedRecords:
     def image(self, index: int, channels: int | None) -> NDArray[Any]:
         """Return the image (H, W, C)."""
         return decode_image(self.cell(index), where=self.where(index), channels=channels)
+
+    def reduced(self, index: int, channels: int | None, divisor: int) -> Reduced:
+        """Return the image, a JPEG at 1 / divisor of its sides."""
+        return decode_reduced(self.cell(index), divisor=divisor, where=self.where(index), channels=channels)
 
     def mask(self, index: int) -> NDArray[Any]:
         """Return the raw ids (H, W); where its row group is not here, the masks alone are fetched."""

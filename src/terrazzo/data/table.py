@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from terrazzo.data import class_names, dataset, description, fingerprint
 from terrazzo.data.columns import find_columns, unknown_columns
 from terrazzo.data.label_space import LabelSpace
+from terrazzo.data.records import Records
 from terrazzo.data.splits import SPLIT_NAMES
 from terrazzo.errors import DatasetFormatError, UnreadableFileError
 from terrazzo.images import decode_image, decode_mask, size_of
+from terrazzo.reduced import Reduced, decode_reduced
 
 SHARD = re.compile(r"data/(\w+(?:\.\w+)*)-\d{5}-of-\d{5}\.parquet")  # as `datasets` names them on the Hub
 LOOK_AT_MOST = 50  # masks opened to tell which ids there are, when nothing names them
@@ -155,6 +157,11 @@ class TableRecords:
     def image(self, index: int, channels: int | None) -> NDArray[Any]:
         """Return the image (H, W, C)."""
         return decode_image(self._cell(index, self.image_column), where=self.where(index), channels=channels)
+
+    def reduced(self, index: int, channels: int | None, divisor: int) -> Reduced:
+        """Return the image, a JPEG at 1 / divisor of its sides."""
+        cell = self._cell(index, self.image_column)
+        return decode_reduced(cell, divisor=divisor, where=self.where(index), channels=channels)
 
     def mask(self, index: int) -> NDArray[Any]:
         """Return the raw ids (H, W)."""
@@ -421,7 +428,7 @@ def _local_names(folder: Path, records: Mapping[str, TableRecords], *, keep_void
 
 
 def unnamed(
-    title: str, folder: Path, records: Mapping[str, dataset.Records], advice: str | None = None
+    title: str, folder: Path, records: Mapping[str, Records], advice: str | None = None
 ) -> DatasetFormatError:
     labelled = [one for one in records.values() if one.has_masks]
     first = labelled[0]

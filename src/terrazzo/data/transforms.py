@@ -9,7 +9,7 @@ changed here, and the network normalises: images leave as float32 in [0, 1].
 # C channels, H W height width
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.errors import DatasetFormatError
+from terrazzo.reduced import Rectangle, Reduced, divisor_for
 from terrazzo.sample import Sample
 
 Size = tuple[int, int]  # (height, width)
@@ -67,6 +68,9 @@ class DataConfig:
     cache: Literal["auto", "memory", "disk", "none"] = "auto"
     """Keep decoded samples in memory: while they take at most a quarter of what is free and 2 GiB; always; on the disk
     instead, for the next training too; never."""
+    scaled_decoding: bool = False
+    """In training, decode JPEGs at 1/2, 1/4 or 1/8 of their sides where that leaves a crop a pixel for each of its own:
+    faster, slightly other pixels; no decoded sample is kept, so `cache` is auto or none."""
     stream: bool = False
     """Read parquet files, on the Hub, in a bucket or here, row group by row group where they lie, without a copy."""
     shuffle_buffer: int = 1024
@@ -99,6 +103,13 @@ def resized_hw(size_hw: tuple[int, ...], config: DataConfig) -> Size:
     return _scaled((height, width), factor)
 
 
+def typical_shrink(size_hw: Size, config: DataConfig) -> float:
+    """Return by how much training shrinks an image of `size_hw`, at the middle of `scale`; below 1 it enlarges it."""
+    middle = sum(config.scale) / 2 if config.augment else 1.0
+    resized = resized_hw(size_hw, config)
+    return min(whole / side for whole, side in zip(size_hw, resized, strict=True)) / middle
+
+
 def resize_image(image: NDArray[Any], size_hw: Size, *, threads: int = 1) -> NDArray[Any]:
     """Return `image` (H, W, C) at `size_hw`, same dtype: bilinear, antialiased where it shrinks.
 
@@ -126,6 +137,29 @@ def unit_range(image: NDArray[Any], *, out: NDArray[np.float32] | None = None) -
     if image.dtype != np.float32:
         out /= np.float32(_white(image.dtype))
     return out
+
+
+@dataclass(frozen=True, eq=False)
+class Unread:
+    """A sample whose image is read once it is known how fine it has to be."""
+
+    mask: NDArray[Any]
+    """(H, W)"""
+    read: Callable[[int], Reduced]
+    """Gives the image at 1 / divisor of its sides, or whole; the mask has the size of the whole image."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What becomes of one sample."""
+
+    source: Rectangle
+    """What is seen of the whole image."""
+    size_hw: Size
+    """What it is resized to."""
+    flip: bool = False
+    matrix: NDArray[np.float32] | None = None
+    """Of the colours; None without augmentation."""
 
 
 class TrainTransform:
@@ -175,7 +209,7 @@ class TrainTransform:
 
     def write(
         self,
-        sample: Sample,
+        sample: Sample | Unread,
         rng: np.random.Generator,
         image_CHW: NDArray[np.float32],
         mask_HW: NDArray[np.integer[Any]],
@@ -183,7 +217,8 @@ class TrainTransform:
         """Write what the sample becomes to the top left of these arrays, and padding to the rest of them.
 
         With augmentation they are as large as the crop; without, at least as large as `output_hw`. Raises
-        DatasetFormatError for a sample without a mask.
+        DatasetFormatError for a sample without a mask. What is drawn, and what becomes of the mask, does not depend on
+        whether the image is read before or after.
         """
         from terrazzo.kernels.colour import recolour
 
@@ -199,7 +234,7 @@ class TrainTransform:
 
     def write_bytes(
         self,
-        sample: Sample,
+        sample: Sample | Unread,
         rng: np.random.Generator,
         image_HWC: NDArray[np.uint8],
         mask_HW: NDArray[np.integer[Any]],
@@ -209,8 +244,8 @@ class TrainTransform:
         The change is a matrix (C, C + 1), the size the (height, width) that is written: `colour.recolour_batch` makes
         of them what `write` writes. A resized crop is of grey levels until its colours change, so bytes lose nothing.
         """
-        assert sample.image.dtype == np.uint8
         crop, matrix = self._cut(sample, rng, mask_HW, out=image_HWC)
+        assert crop.dtype == np.uint8
         height, width = crop.shape[:2]
         if crop is not image_HWC:
             image_HWC[:height, :width] = crop
@@ -225,7 +260,7 @@ class TrainTransform:
 
     def _cut(
         self,
-        sample: Sample,
+        sample: Sample | Unread,
         rng: np.random.Generator,
         mask_HW: NDArray[np.integer[Any]],
         *,
@@ -235,58 +270,44 @@ class TrainTransform:
 
         out: what a crop of its very size is written to.
         """
-        if sample.mask is None:
-            raise DatasetFormatError(
-                f"The sample {sample.name} has no mask; training needs one for every image.",
-                hint="Train on a split whose images all have masks. To see what is missing:",
-                command="terrazzo check DATA",
-            )
-        assert sample.image.shape[2] == self.channels, "the data set checks its channels on reading"
-        if self.config.augment:
-            crop, matrix = self._augmented(sample.image, sample.mask, rng, mask_HW, out)
-        else:
-            crop, matrix = self._resized(sample.image, sample.mask, mask_HW), None
-        mask_HW[crop.shape[0] :] = self.ignore
-        mask_HW[: crop.shape[0], crop.shape[1] :] = self.ignore
-        return crop, matrix
-
-    def _resized(
-        self, image: NDArray[Any], mask: NDArray[Any], mask_HW: NDArray[np.integer[Any]]
-    ) -> NDArray[Any]:
-        from terrazzo.kernels.crop_resize import crop_resize_mask
-
-        size_hw = height, width = resized_hw(mask.shape, self.config)
-        whole = (0.0, 0.0, float(mask.shape[0]), float(mask.shape[1]))
-        mask_HW[:height, :width] = mask if mask.shape == size_hw else crop_resize_mask(mask, whole, size_hw)
-        return resize_image(image, size_hw)
-
-    def _augmented(
-        self,
-        image: NDArray[Any],
-        mask: NDArray[Any],
-        rng: np.random.Generator,
-        mask_HW: NDArray[np.integer[Any]],
-        out: NDArray[Any] | None,
-    ) -> tuple[NDArray[Any], NDArray[np.float32]]:
         from terrazzo.kernels.crop_resize import crop_resize, crop_resize_mask
 
+        mask = _mask_of(sample)
+        drawn = self._draw(mask, rng)
+        height, width = size_hw = drawn.size_hw
+        if isinstance(sample, Unread):
+            image = sample.read(divisor_for(drawn.source, size_hw))
+        else:
+            image = Reduced.whole(sample.image)
+        assert image.image.shape[2] == self.channels, "the data set checks its channels on reading"
+        if drawn.matrix is None and image.image.shape[:2] == image.size_hw == size_hw:
+            crop = image.image
+        else:
+            fits = out is not None and out.shape[:2] == size_hw
+            place = image.place(drawn.source)
+            crop = crop_resize(image.image, place, size_hw, flip=drawn.flip, out=out if fits else None)
+        crop_resize_mask(mask, drawn.source, size_hw, flip=drawn.flip, out=mask_HW[:height, :width])
+        mask_HW[height:] = self.ignore
+        mask_HW[:height, width:] = self.ignore
+        return crop, drawn.matrix
+
+    def _draw(self, mask: NDArray[Any], rng: np.random.Generator) -> "_Drawn":
+        resized = resized_hw(mask.shape, self.config)
+        if not self.config.augment:
+            return _Drawn((0.0, 0.0, float(mask.shape[0]), float(mask.shape[1])), resized)
         crop_hw = self.config.crop_hw
-        scaled_hw = _scaled(resized_hw(mask.shape, self.config), rng.uniform(*self.config.scale))
+        scaled_hw = _scaled(resized, rng.uniform(*self.config.scale))
         flip = bool(rng.random() < self.config.flip)
-        matrix = colour_matrix(self.config, image.shape[2], rng)
-        inside_hw = height, width = min(scaled_hw[0], crop_hw[0]), min(scaled_hw[1], crop_hw[1])
+        matrix = colour_matrix(self.config, self.channels, rng)
+        inside_hw = min(scaled_hw[0], crop_hw[0]), min(scaled_hw[1], crop_hw[1])
         source = self._aimed_rectangle(mask, scaled_hw, inside_hw, rng)
         if source is None:
             source = self._draw_rectangle(mask, scaled_hw, inside_hw, rng)
-
-        fits = out is not None and out.shape[:2] == inside_hw
-        crop = crop_resize(image, source, inside_hw, flip=flip, out=out if fits else None)
-        crop_resize_mask(mask, source, inside_hw, flip=flip, out=mask_HW[:height, :width])
-        return crop, matrix
+        return _Drawn(source, inside_hw, flip, matrix)
 
     def _aimed_rectangle(
         self, mask: NDArray[Any], scaled_hw: Size, inside_hw: Size, rng: np.random.Generator
-    ) -> tuple[float, float, float, float] | None:
+    ) -> Rectangle | None:
         """Draw a crop as `_draw_rectangle` does, but one that holds a drawn pixel of a drawn class, or None."""
         if self.odds_K is None or not rng.random() < self.config.rare_crops:
             return None
@@ -308,7 +329,7 @@ class TrainTransform:
 
     def _draw_rectangle(
         self, mask: NDArray[Any], scaled_hw: Size, inside_hw: Size, rng: np.random.Generator
-    ) -> tuple[float, float, float, float]:
+    ) -> Rectangle:
         """Draw a crop of `inside_hw` from the image scaled to `scaled_hw`; returned in pixels of the image itself."""
         y_factor, x_factor = mask.shape[0] / scaled_hw[0], mask.shape[1] / scaled_hw[1]
         spare_hw = scaled_hw[0] - inside_hw[0], scaled_hw[1] - inside_hw[1]
@@ -321,9 +342,7 @@ class TrainTransform:
                 break
         return source
 
-    def _largest_share(
-        self, mask: NDArray[Any], source: tuple[float, float, float, float], inside_hw: Size
-    ) -> float:
+    def _largest_share(self, mask: NDArray[Any], source: Rectangle, inside_hw: Size) -> float:
         """The largest class's share of the crop's labelled pixels, seen at a grid of points; 1 if none is labelled."""
         from terrazzo.kernels.crop_resize import nearest_rows_columns
 
@@ -363,6 +382,17 @@ def colour_matrix(config: DataConfig, channels: int, rng: np.random.Generator) -
     matrix[:, :-1] = contrast * linear
     matrix[:, -1] = contrast * shift
     return matrix
+
+
+def _mask_of(sample: Sample | Unread) -> NDArray[Any]:
+    if sample.mask is None:
+        assert isinstance(sample, Sample)
+        raise DatasetFormatError(
+            f"The sample {sample.name} has no mask; training needs one for every image.",
+            hint="Train on a split whose images all have masks. To see what is missing:",
+            command="terrazzo check DATA",
+        )
+    return sample.mask
 
 
 def _scaled(size_hw: Size, factor: float) -> Size:

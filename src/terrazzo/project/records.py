@@ -21,6 +21,7 @@ from terrazzo.project.manifest import Member
 from terrazzo.project.project import open_project
 from terrazzo.project.releases import Release
 from terrazzo.project.statuses import FINISHED
+from terrazzo.reduced import Reduced, decode_reduced
 
 
 class ReleaseRecords:
@@ -38,6 +39,11 @@ class ReleaseRecords:
         """Return the image (H, W, C); DataError where it is gone or not the one that was released."""
         member = self.members[index]
         return decode_image(self._open().image(member), where=self.where(index), channels=channels)
+
+    def reduced(self, index: int, channels: int | None, divisor: int) -> Reduced:
+        """Return the image, a JPEG at 1 / divisor of its sides."""
+        data = self._open().image(self.members[index])
+        return decode_reduced(data, divisor=divisor, where=self.where(index), channels=channels)
 
     def mask(self, index: int) -> NDArray[Any]:
         """Return the category ids (H, W), 0 where nobody drew."""
