@@ -1,6 +1,6 @@
 """Runs the benches and files what they print: what `scripts/bench` starts.
 
-    scripts/bench                    all of them, one after the other; hours on two cores, quality.py alone half an hour
+    scripts/bench                    all for a CPU, in turn: two hours on two cores, quality.py alone half an hour
     scripts/bench predict step       these
     scripts/bench --file predict     and write bench/results/predict_HARDWARE_YYYYMM.md
     scripts/bench --list             their names and what each runs
@@ -39,6 +39,7 @@ class Run:
     title: str
     words: str
     is_gpu: bool = False
+    is_asked: bool = False  # it runs where it is named, and not with all
 
 
 RUNS = {
@@ -62,7 +63,7 @@ RUNS = {
     "serve": Run("The server beside a plain one", "serve.py --form def"),
     "serve-bf16": Run("The server in bf16 beside a plain one at f32", "serve.py --form def --precision bf16"),
     "superpixels": Run("Superpixels: time, and how cells keep to what is drawn", "superpixels.py"),
-    "serve-soak": Run("The server at twice its capacity", "serve.py --soak 600"),
+    "serve-soak": Run("The server at twice its capacity", "serve.py --soak 600", is_asked=True),
     "label_latency": Run("The labelling page on a 12-megapixel image", "label_latency.py"),
     "quality": Run("Quality per compute: CamVid val after 600 s of training on 2 cores", "quality.py"),
 }
@@ -80,7 +81,7 @@ def main() -> int:
         print(f"There is no bench {', '.join(unknown)}; there are {', '.join(RUNS)}.", file=sys.stderr)
         return 2
     outcomes = {}
-    for name in args.names or [name for name, run in RUNS.items() if not run.is_gpu]:
+    for name in args.names or [name for name, run in RUNS.items() if not run.is_gpu and not run.is_asked]:
         run = RUNS[name]
         print(f"\n== python bench/{run.words}", flush=True)
         code, printed = started(run)

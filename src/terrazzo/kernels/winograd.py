@@ -5,28 +5,33 @@ by 36 multiplications per pair of channels instead of 144. In between lie small 
 
     y = A^T [(G w G^T) * (B^T x B)] A
 
-so with enough channels nearly all time is 36 matrix products. A dilated convolution is one plain convolution for each
-of its d x d phases. Float32 loses about one digit to the plain sum (the test says how much); half precision would lose
-too many, and a GPU's libraries do this by themselves.
+so with enough channels nearly all time is 36 products of matrices, which are 1x1 convolutions here: torch's matrix
+product takes twice as long on processors that are not Intel's. What lies around them are three passes of ours, each
+over a tile that stays in the first cache. A dilated convolution is one plain convolution for each of its d x d phases.
+Float32 loses about one digit to the plain sum (the test says how much); half precision would lose too many, and a
+GPU's libraries do this by themselves.
 
 Shapes: B batch, C D channels in and out, H W height and width, d dilation, T tiles.
 """
 
-from collections.abc import Sequence
+import functools
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-# the interpolation points are 0, 1, -1, 2, -2 and infinity
-WEIGHT = ((1 / 4, 0, 0), (-1 / 6, -1 / 6, -1 / 6), (-1 / 6, 1 / 6, -1 / 6),
-          (1 / 24, 1 / 12, 1 / 6), (1 / 24, -1 / 12, 1 / 6), (0, 0, 1))  # fmt: skip
-OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+from terrazzo.kernels.compile import ELEMENTWISE, is_available, kernel
+from terrazzo.kernels.threads import spread
 
 TILE = 4  # pixels of the output per side of a tile
-CHUNK = 512  # input channels at a time: what lies between the steps stays a few maps large
-FEWEST_CHANNELS = 128  # below, the matrices around the products cost more than is saved
+FEWEST_CHANNELS = 256  # below, what lies around the products costs more than is saved
 FEWEST_TILES = 96
+
+# the interpolation points are 0, 1, -1, 2, -2 and infinity
+STEP = 64  # channels at a time: a tile of them and one half transformed are 18 KiB of float32
 
 
 def pays(x_BCHW: Tensor, weight_DC33: Tensor, *, dilation: int) -> bool:
@@ -38,63 +43,193 @@ def pays(x_BCHW: Tensor, weight_DC33: Tensor, *, dilation: int) -> bool:
     rows, columns = (_tiles(size, dilation) for size in x_BCHW.shape[2:])
     tiles = len(x_BCHW) * dilation**2 * rows * columns
     wasted = tiles * TILE**2 / (len(x_BCHW) * x_BCHW.shape[2] * x_BCHW.shape[3])
-    return min(weight_DC33.shape[:2]) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES and wasted < 2
+    pays = min(weight_DC33.shape[:2]) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES and wasted < 2
+    return pays and is_available()
 
 
 def conv3x3(
     x_BCHW: Tensor, weight_DC33: Tensor, bias_D: Tensor | None = None, *, dilation: int = 1
 ) -> Tensor:
-    """Return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation): (B, D, H, W), channels last."""
+    """Return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation): (B, D, H, W), channels last.
+
+    float32 or float64, on a CPU, without gradients. Needs numba. Memory: 2.25 times the input's and the output's.
+    """
     batch, channels, height, width = x_BCHW.shape
-    d, outputs = dilation, len(weight_DC33)
-    rows, columns = _tiles(height, d), _tiles(width, d)
-    tiles = batch * d * d * rows * columns
-    products = None
-    for start in range(0, channels, CHUNK):
-        part = slice(start, start + CHUNK)
-        seen = _seen(x_BCHW[:, part], rows, columns, d)
-        taps = _kernel(WEIGHT, weight_DC33) @ weight_DC33[:, part].permute(2, 3, 1, 0).reshape(9, -1)
-        seen, taps = seen.view(36, tiles, -1), taps.view(36, -1, outputs)
-        products = torch.bmm(seen, taps) if products is None else products.baddbmm_(seen, taps)
-    assert products is not None
-    y = (_kernel(OUTPUT, x_BCHW) @ products.view(36, -1)).view(4, 4, batch, d, d, rows, columns, outputs)
-    y = y.permute(2, 5, 0, 3, 6, 1, 4, 7)  # B, (tile, pixel, phase) down, the same across, D
-    out_BHWD = y.new_empty(batch, rows * 4 * d, columns * 4 * d, outputs)
-    torch.add(y, y.new_zeros(()) if bias_D is None else bias_D, out=out_BHWD.view(y.shape))
-    return out_BHWD[:, :height, :width].contiguous().permute(0, 3, 1, 2)
+    outputs, rows, columns = len(weight_DC33), _tiles(height, dilation), _tiles(width, dilation)
+    grid = np.array([dilation, rows, columns, height, width])
+    image_hw = dilation * dilation * rows, columns  # the tiles, as if they were pixels
+    taps = _taps(weight_DC33.detach())
+    bias = (x_BCHW.new_zeros(outputs) if bias_D is None else bias_D.detach()).numpy()
+    x_BHWC = x_BCHW.detach().permute(0, 2, 3, 1).contiguous().numpy()
+    out_BHWD = x_BCHW.new_empty(batch, height, width, outputs)
+    lines = range(image_hw[0])
+    for x_HWC, out_HWD in zip(x_BHWC, out_BHWD.numpy(), strict=True):
+        seen = x_BCHW.new_empty(36, 1, *image_hw, channels)
+        spread(functools.partial(_see, x_HWC, grid, seen.view(36, -1, channels).numpy()), lines)
+        products = tuple(_multiplied(*pair) for pair in zip(seen, taps, strict=True))
+        spread(functools.partial(_say, products, bias, grid, out_HWD), lines)
+    return out_BHWD.permute(0, 3, 1, 2)
 
 
-def _seen(x_BCHW: Tensor, rows: int, columns: int, d: int) -> Tensor:
-    """The 6x6 tiles of the input, transformed: (36, B d d rows columns C)."""
-    batch, channels, height, width = x_BCHW.shape
-    below, right = (rows * 4 + 1) * d - height, (columns * 4 + 1) * d - width
-    padded = F.pad(x_BCHW.permute(0, 2, 3, 1), (0, 0, d, right, d, below)).unflatten(1, (-1, d))
-    down = padded.new_empty(6, *padded[:, : rows * 4 : 4].shape)  # 6, B, rows, d, columns with phases, C
-    _transform([padded[:, one : one + rows * 4 - 3 : 4] for one in range(6)], down)
-    seen = padded.new_empty(6, 6, batch, d, d, rows, columns, channels)
-    places = seen.permute(0, 1, 2, 5, 3, 6, 4, 7)
-    for lines, place in zip(down.unflatten(4, (-1, d)), places, strict=True):
-        _transform([lines[:, :, :, one : one + columns * 4 - 3 : 4] for one in range(6)], place)
-    return seen.view(36, -1)
+def _multiplied(seen_1hwC: Tensor, tap_DC11: Tensor) -> NDArray[Any]:
+    """Return (T, D), the products of all tiles, which lie as the pixels of an image do."""
+    y_1Dhw = F.conv2d(seen_1hwC.permute(0, 3, 1, 2), tap_DC11)
+    y_hwD: NDArray[Any] = y_1Dhw[0].permute(1, 2, 0).contiguous().numpy()
+    return y_hwD.reshape(-1, len(tap_DC11))
 
 
-def _transform(x: Sequence[Tensor], out: Tensor) -> None:
-    """Write B^T x to `out` (6, …), in additions: as a matrix product it takes three times as long."""
-    even, odd = torch.sub(x[4], x[2], alpha=4), torch.sub(x[3], x[1], alpha=4)
-    torch.add(even, odd, out=out[1])
-    torch.sub(even, odd, out=out[2])
-    even, odd = x[4] - x[2], x[3] - x[1]
-    torch.add(even, odd, alpha=2, out=out[3])
-    torch.sub(even, odd, alpha=2, out=out[4])
-    torch.add(even, x[0] - x[2], alpha=4, out=out[0])
-    torch.sub(x[5] - x[3], odd, alpha=4, out=out[5])
+def _taps(weight_DC33: Tensor) -> Tensor:
+    """G w G^T: (36, D, C, 1, 1)."""
+    outputs, channels = weight_DC33.shape[:2]
+    taps = weight_DC33.new_empty(36, outputs, channels)
+    weight = weight_DC33.reshape(outputs, channels, 9).numpy()
+    pieces = [slice(first, first + 32) for first in range(0, outputs, 32)]
+    spread(lambda piece: _tap(weight[piece], taps.numpy()[:, piece]), pieces)
+    return taps[..., None, None]
 
 
 def _tiles(size: int, dilation: int) -> int:
     return -(-size // (TILE * dilation))
 
 
-def _kernel(matrix: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
-    """The transform along both sides of a tile as one matrix."""
-    one = like.new_tensor(matrix, dtype=torch.float64)
-    return torch.kron(one, one).to(like.dtype)
+@kernel(fastmath=ELEMENTWISE)
+def _see(x_HWC: NDArray[Any], grid: NDArray[np.int64], out: NDArray[Any], line: int) -> None:
+    """Write B^T x B of one line of tiles, those of one phase and row, to `out` (36, T, C)."""
+    d, rows, columns, height, width = grid
+    phase, row = line // rows, line % rows
+    top, left = phase // d, phase % d
+    channels = x_HWC.shape[2]
+    tile, half = np.empty((6, 6, STEP), x_HWC.dtype), np.empty((6, 6, STEP), x_HWC.dtype)
+    two, four = np.float32(2), np.float32(4)  # a plain 2 would make float64 of all
+    for column in range(columns):
+        place = (phase * rows + row) * columns + column
+        for start in range(0, channels, STEP):
+            size = min(STEP, channels - start)
+            for i in range(6):
+                y = (row * 4 - 1 + i) * d + top
+                for j in range(6):
+                    x = (column * 4 - 1 + j) * d + left
+                    if y < 0 or y >= height or x < 0 or x >= width:
+                        tile[i, j] = 0
+                        continue
+                    source = x_HWC[y, x, start : start + size]
+                    for c in range(size):
+                        tile[i, j, c] = source[c]
+            for j in range(6):
+                for c in range(STEP):
+                    x0, x1, x2 = tile[0, j, c], tile[1, j, c], tile[2, j, c]
+                    x3, x4, x5 = tile[3, j, c], tile[4, j, c], tile[5, j, c]
+                    even, odd, near, far = x4 - four * x2, x3 - four * x1, x4 - x2, x3 - x1
+                    half[0, j, c] = near + four * (x0 - x2)
+                    half[1, j, c] = even + odd
+                    half[2, j, c] = even - odd
+                    half[3, j, c] = near + two * far
+                    half[4, j, c] = near - two * far
+                    half[5, j, c] = (x5 - x3) - four * far
+            for i in range(6):
+                for c in range(STEP):
+                    x0, x1, x2 = half[i, 0, c], half[i, 1, c], half[i, 2, c]
+                    x3, x4, x5 = half[i, 3, c], half[i, 4, c], half[i, 5, c]
+                    even, odd, near, far = x4 - four * x2, x3 - four * x1, x4 - x2, x3 - x1
+                    tile[i, 0, c] = near + four * (x0 - x2)
+                    tile[i, 1, c] = even + odd
+                    tile[i, 2, c] = even - odd
+                    tile[i, 3, c] = near + two * far
+                    tile[i, 4, c] = near - two * far
+                    tile[i, 5, c] = (x5 - x3) - four * far
+            for i in range(6):
+                for j in range(6):
+                    target = out[6 * i + j, place, start : start + size]
+                    for c in range(size):
+                        target[c] = tile[i, j, c]
+
+
+@kernel(fastmath=ELEMENTWISE)
+def _say(
+    products: tuple[NDArray[Any], ...],
+    bias: NDArray[Any],
+    grid: NDArray[np.int64],
+    out_HWD: NDArray[Any],
+    line: int,
+) -> None:
+    """Write A^T m A and the bias of one line of tiles from 36 products (T, D) to where they belong."""
+    d, rows, columns, height, width = grid
+    phase, row = line // rows, line % rows
+    top, left = phase // d, phase % d
+    outputs = out_HWD.shape[2]
+    tile, half = np.empty((6, 6, STEP), out_HWD.dtype), np.empty((4, 6, STEP), out_HWD.dtype)
+    two, four, eight = np.float32(2), np.float32(4), np.float32(8)
+    for column in range(columns):
+        place = (phase * rows + row) * columns + column
+        for start in range(0, outputs, STEP):
+            size = min(STEP, outputs - start)
+            for i in range(6):
+                for j in range(6):
+                    source = products[6 * i + j][place, start : start + size]
+                    for c in range(size):
+                        tile[i, j, c] = source[c]
+            for j in range(6):
+                for c in range(STEP):
+                    x1, x2, x3, x4 = tile[1, j, c], tile[2, j, c], tile[3, j, c], tile[4, j, c]
+                    near, near_sum, far, far_sum = x1 - x2, x1 + x2, x3 - x4, x3 + x4
+                    half[0, j, c] = tile[0, j, c] + near_sum + far_sum
+                    half[1, j, c] = near + two * far
+                    half[2, j, c] = near_sum + four * far_sum
+                    half[3, j, c] = near + eight * far + tile[5, j, c]
+            for i in range(4):
+                for c in range(STEP):
+                    x1, x2, x3, x4 = half[i, 1, c], half[i, 2, c], half[i, 3, c], half[i, 4, c]
+                    near, near_sum, far, far_sum = x1 - x2, x1 + x2, x3 - x4, x3 + x4
+                    tile[i, 0, c] = half[i, 0, c] + near_sum + far_sum
+                    tile[i, 1, c] = near + two * far
+                    tile[i, 2, c] = near_sum + four * far_sum
+                    tile[i, 3, c] = near + eight * far + half[i, 5, c]
+            shift = bias[start : start + size]
+            for i in range(4):
+                y = (row * 4 + i) * d + top
+                for j in range(4):
+                    x = (column * 4 + j) * d + left
+                    if y < height and x < width:
+                        target = out_HWD[y, x, start : start + size]
+                        for c in range(size):
+                            target[c] = tile[i, j, c] + shift[c]
+
+
+@kernel(fastmath=ELEMENTWISE)
+def _tap(weight_DC9: NDArray[Any], out: NDArray[Any]) -> None:
+    """Write G w G^T of the weights to `out` (36, D, C)."""
+    outputs, channels, _ = weight_DC9.shape
+    taps, half = np.empty((3, 3, STEP), weight_DC9.dtype), np.empty((6, 3, STEP), weight_DC9.dtype)
+    whole = np.empty((6, 6, STEP), weight_DC9.dtype)
+    for one in range(outputs):
+        for start in range(0, channels, STEP):
+            size = min(STEP, channels - start)
+            for c in range(size):
+                for i in range(3):
+                    for j in range(3):
+                        taps[i, j, c] = weight_DC9[one, start + c, 3 * i + j]
+            for j in range(3):
+                for c in range(STEP):
+                    w0, w1, w2 = taps[0, j, c], taps[1, j, c], taps[2, j, c]
+                    ends, fars = (w0 + w2) / 6, w0 / 24 + w2 / 6
+                    half[0, j, c] = w0 / 4
+                    half[1, j, c] = -ends - w1 / 6
+                    half[2, j, c] = -ends + w1 / 6
+                    half[3, j, c] = fars + w1 / 12
+                    half[4, j, c] = fars - w1 / 12
+                    half[5, j, c] = w2
+            for i in range(6):
+                for c in range(STEP):
+                    w0, w1, w2 = half[i, 0, c], half[i, 1, c], half[i, 2, c]
+                    ends, fars = (w0 + w2) / 6, w0 / 24 + w2 / 6
+                    whole[i, 0, c] = w0 / 4
+                    whole[i, 1, c] = -ends - w1 / 6
+                    whole[i, 2, c] = -ends + w1 / 6
+                    whole[i, 3, c] = fars + w1 / 12
+                    whole[i, 4, c] = fars - w1 / 12
+                    whole[i, 5, c] = w2
+            for i in range(6):
+                for j in range(6):
+                    target = out[6 * i + j, one, start : start + size]
+                    for c in range(size):
+                        target[c] = whole[i, j, c]
