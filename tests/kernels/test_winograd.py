@@ -52,7 +52,7 @@ def test_bricks_and_pyramids_take_it_for_inference(monkeypatch: pytest.MonkeyPat
     torch.manual_seed(0)
     brick = ConvNormAct(256, 256, 3, padding=2, dilation=2).eval()
     nn.init.normal_(brick.bn.bias)
-    x, weight, cells = torch.rand(1, 256, 40, 48), torch.randn(256, 264, 3, 3) / 48, torch.rand(1, 8, 2, 2)
+    x, weight, cells = torch.rand(1, 256, 48, 56), torch.randn(256, 264, 3, 3) / 48, torch.rand(1, 8, 2, 2)
     taken: list[int] = []
     conv3x3 = winograd.conv3x3
 
