@@ -3,9 +3,9 @@
     python bench/metrics.py [--threads 2] [--repeats 7] [--classes 19 150] [--mean-iou PATH]
 
 Two contents: "street" are areas with uneven borders, the prediction a few pixels off, as masks are; "noise" is another
-class at every pixel, the worst case for our kernel. The sides take turns and medians are printed as nanoseconds a
-pixel; all must give the same IoU to 1e-12, and our counts must be the reference's. A network's argmax is int64 and a
-mask file uint8: the other sides get whichever they are faster with, ours is also measured with int64.
+class at every pixel, the worst case for our kernel. The sides take turns of 50 ms and more, and medians are printed as
+nanoseconds a pixel; all must give the same IoU to 1e-12, and our counts must be the reference's. A network's argmax is
+int64 and a mask file uint8: the other sides get whichever they are faster with, ours is also measured with int64.
 
 evaluate's `mean_iou` downloads its script when it is loaded; --mean-iou names a copy of it, huggingface/evaluate
 `metrics/mean_iou/mean_iou.py` (and needs `pip install evaluate`). Its `compute` stores every mask as a PNG first. Its
@@ -18,7 +18,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from peers.turns import in_a_row
 from terrazzo import environment
 from terrazzo.kernels.confusion import confusion, confusion_reference
 from terrazzo.metrics import ConfusionMatrix
@@ -41,6 +41,7 @@ TARGETS = {
     (150, "evaluate mean_iou"): 40,
 }  # times faster
 IGNORE = 255
+LEAST = 0.05  # seconds of a side's turn
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 Side = Callable[[], NDArray[Any]]  # one measured call; returns the IoU per class
@@ -207,15 +208,17 @@ def iou_of(counts: NDArray[Any]) -> NDArray[Any]:
 
 
 def measure(by_name: dict[str, Side], repeats: int) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
-    """Return median seconds and the IoU of every side; the sides take turns, so that all are disturbed alike."""
+    """Return median seconds and the IoU of every side; the sides take turns, so that all are disturbed alike.
+
+    In its turn a side is called until LEAST seconds are over, and the mean of a call counts.
+    """
     times: dict[str, list[float]] = {name: [] for name in by_name}
     ious = {}
     for turn in range(repeats + 1):
         for name, side in by_name.items():
-            start = time.perf_counter()
-            ious[name] = side()
+            took, ious[name] = in_a_row(side, least=LEAST)
             if turn > 0:  # the first warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(took)
     return {name: statistics.median(values) for name, values in times.items()}, ious
 
 

@@ -114,7 +114,7 @@ def is_whole(printed: str) -> bool:
 
 
 def filed(name: str, run: Run, printed: str, *, folder: Path = RESULTS) -> Path:
-    """Write what a bench printed as a file of results and return its path."""
+    """Write what a bench printed as a file of results and return its path; sections written below it by hand stay."""
     from terrazzo.storage import replacing
 
     today = datetime.date.today()
@@ -124,6 +124,9 @@ def filed(name: str, run: Run, printed: str, *, folder: Path = RESULTS) -> Path:
         f"```sh\npython bench/{run.words}\n```\n\n```\n{printed.strip()}\n```\n"
     )
     path = folder / f"{name}_{slug}_{today:%Y%m}.md"
+    if path.is_file():
+        _, heading, sections = path.read_text(encoding="utf-8").partition("\n## ")
+        text += heading + sections
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
     return path

@@ -35,7 +35,7 @@ def quality(result: dict[str, Any]) -> Iterator[Row]:
         )
     if "control" in sides:
         beside.append(f"{sides['control'][0]['miou']:.1f}: a guess that sees no image")
-    what = f"mIoU on CamVid val after {result['seconds']:.0f} s of training from random weights"
+    what = f"mIoU on CamVid val after {result['seconds']:.0f} s of training from random weights, `{result['recipe']}`"
     seeds = len(sides["terrazzo"])
     ours = f"{result['miou']:.1f}" + (f" (mean of {seeds} seeds)" if seeds > 1 else "")
     yield what, ours, "; ".join(beside), _threads(result["threads"], result["processor"])
@@ -164,6 +164,12 @@ def predict(result: dict[str, Any]) -> Iterator[Row]:
         beside = f"{result['peer_ms']:,.0f} ms: the Hugging Face walk-through's code, f32 ({ratio:.1f}x)"
         on = _threads(result["threads"], result["device"])
         yield what, f"{result['terrazzo_ms'][precision]:,.0f} ms", beside, on
+    from_file = result["jpeg_to_png_ms"]
+    for precision in result["ratio"]:
+        what = f"The same from a JPEG file to a PNG file, {precision}"
+        ratio = from_file["transformers"] / from_file[precision]
+        beside = f"{from_file['transformers']:,.0f} ms: the walk-through's code, f32 ({ratio:.1f}x)"
+        yield what, f"{from_file[precision]:,.0f} ms", beside, _threads(result["threads"], result["device"])
 
 
 def predict_folder(result: dict[str, Any]) -> Iterator[Row]:

@@ -63,3 +63,15 @@ def test_a_name_that_is_none_is_answered_with_those_there_are(
     monkeypatch.setattr("sys.argv", ["bench", "predikt"])
     assert benches.main() == 2
     assert "predict_folder" in capsys.readouterr().err
+
+
+def test_sections_written_by_hand_stay_when_a_bench_is_filed_again(
+    benches: ModuleType, tmp_path: Path
+) -> None:
+    run = benches.Run("About it", "it.py")
+    path = benches.filed("it", run, 'first\n{"ratio": 1}', folder=tmp_path)
+    path.write_text(path.read_text() + "\n## Where the time goes\n\nInto it.\n\n## What was tried\n\nMuch.\n")
+    benches.filed("it", run, 'second\n{"ratio": 2}', folder=tmp_path)
+    text = path.read_text()
+    assert "first" not in text and '{"ratio": 2}' in text
+    assert text.endswith("```\n\n## Where the time goes\n\nInto it.\n\n## What was tried\n\nMuch.\n")
