@@ -15,7 +15,8 @@ STEP = {"bench": "step", "model": "b0", "batch": 2, "size_hw": [512, 512], "peak
         "precision": "f32", "device": "CPU X",
         "threads": 2, "terrazzo_ms": 500.0, "transformers_ms": 1000.0, "ratio": 2.0}  # fmt: skip
 QUALITY = {"bench": "quality", "recipe": "small", "miou": 45.04, "ratio": 2.252, "seconds": 600.0, "threads": 2,
-           "processor": "CPU X", "sides": {"control": [{"miou": 16.8}], "hf": [{"miou": 20.0}], "terrazzo": [{}, {}]}}  # fmt: skip
+           "processor": "CPU X",
+           "sides": {"control": [{"miou": 16.8}], "hf": [{"miou": 20.0}], "terrazzo": [{}, {}]}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,8 @@ def test_a_result_becomes_a_line_with_its_peer_and_its_machine(measured: ModuleT
     file(tmp_path, "quality_x_202611.md", QUALITY)
     table, left_out = measured.block(tmp_path)
     assert table == measured.HEAD + (
-        "| [mIoU on CamVid val after 600 s of training from random weights](bench/results/quality_x_202611.md) | "
+        "| [mIoU on CamVid val after 600 s of training from random weights, `small`]"
+        "(bench/results/quality_x_202611.md) | "
         "45.0 (mean of 2 seeds) | 20.0: the Hugging Face walk-through's recipe (2.3x); "
         "16.8: a guess that sees no image | 2 threads of CPU X |\n"
         "| [Training step, SegFormer-B0, 2 x 512x512, f32](bench/results/step_x_202611.md) | 500.0 ms | "
