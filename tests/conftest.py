@@ -72,7 +72,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the full counts too (marked long)")
 
 
+SLOW = ("test_processes.py", "browser", "test_tutorials.py", "test_training.py", "test_hub.py", "test_launcher.py",
+        "test_exporting.py", "test_runtimes.py", "test_line.py", "test_kills.py")  # fmt: skip
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(
+        key=lambda item: not any(part in SLOW for part in item.path.parts)
+    )  # or one process waits at the end
     for item in items:
         if item.get_closest_marker("long") and not config.getoption("--long"):
             item.add_marker(pytest.mark.skip(reason="the full count: scripts/test --long"))

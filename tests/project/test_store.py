@@ -19,7 +19,7 @@ from terrazzo.errors import (
     StorageError,
     UnreadableFileError,
 )
-from terrazzo.project import open_project, schema
+from terrazzo.project import open_project, schema, store
 from terrazzo.project.store import Store
 
 
@@ -134,6 +134,23 @@ def test_many_threads_and_processes_may_create_one_project_at_once(tmp_path: Pat
     with open_project(path) as project:
         assert sorted(one.name for one in project.categories) == ["category 0", "category 1"]
         assert sorted(one.id for one in project.categories) == [1, 2]
+
+
+def test_a_project_that_another_process_makes_between_two_looks_is_a_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pragma, looks = tmp_path / "street.db", store._pragma, []
+
+    def looked(db: sqlite3.Connection, name: str) -> int:
+        value = pragma(db, name)
+        looks.append(name)
+        if looks == ["application_id"]:
+            Store(path).close()
+        return value
+
+    monkeypatch.setattr(store, "_pragma", looked)
+    Store(path).close()
+    assert looks[0] == "application_id"
 
 
 def test_a_second_server_is_refused_and_a_script_is_not(tmp_path: Path) -> None:

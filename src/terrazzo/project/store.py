@@ -151,8 +151,10 @@ class Store:
 
     def _prepare(self) -> None:
         with in_words(self.path):
-            application = _pragma(self._db, "application_id")
             tables = self._db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            application = _pragma(
+                self._db, "application_id"
+            )  # after them: another process may make it just now
             if application != schema.APPLICATION and (application or tables):
                 raise _no_project(self.path, f"a SQLite database of something else, {tables} tables")
             _refuse_newer(self.path, _pragma(self._db, "user_version"))
