@@ -36,7 +36,7 @@ from terrazzo.report import Report
 from terrazzo.run import Run
 from terrazzo.sample import Sample
 from terrazzo.storage import write_json
-from terrazzo.views import Band
+from terrazzo.views import Band, as_array
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -185,7 +185,7 @@ def measure(
         with _beside(pred):
             tally.add(sample, pred)
             if show is not None and sample.mask is not None:
-                masks = {"truth": sample.mask, "prediction": _here(pred)}
+                masks = {"truth": sample.mask, "prediction": as_array(pred)}
                 show(sample.name, rendering.beside(sample.image, masks, split.classes))
 
     for _ in ahead(count, predicted(), depth=2):  # one thread, in order: an image while the next is predicted
@@ -286,7 +286,7 @@ class Tally:
             keep = heapq.heappush if len(self.lowest) < WORST else heapq.heappushpop
             keep(self.lowest, (-one.miou, sample.name))
         for row, (name, metric) in zip(self.totals, self.own.items(), strict=True):
-            value = _number(metric(_here(pred), sample.mask), name)
+            value = _number(metric(as_array(pred), sample.mask), name)
             if not np.isnan(value):
                 row += (value, 1)
 
@@ -399,10 +399,6 @@ def _in_order(bands: Iterable[Band], order: NDArray[np.intp] | None) -> Iterable
         Band(band.rows, band.logits[order if isinstance(band.logits, np.ndarray) else order.tolist()])
         for band in bands
     )
-
-
-def _here(mask: "NDArray[Any] | Tensor") -> NDArray[Any]:
-    return mask if isinstance(mask, np.ndarray) else mask.cpu().numpy()
 
 
 def _beside(pred: "NDArray[Any] | Tensor") -> AbstractContextManager[None]:

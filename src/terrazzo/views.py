@@ -98,11 +98,13 @@ class Eye:
         seen_hw = resized_hw((image.shape[0], image.shape[1]), self.data)
         if self.looks != [PLAIN]:
             views = self._views([image], self.looks)[0]
-            return np.concatenate([_here(band.logits) for band in self._mean_bands(seen_hw, views)], axis=1)
+            return np.concatenate(
+                [as_array(band.logits) for band in self._mean_bands(seen_hw, views)], axis=1
+            )
         resized = self._resized(image, seen_hw)
         if self.eval.inference == "whole":
             return self._score([resized])[0]
-        return _here(self._blend(resized).rows(0, resized.shape[0]))
+        return as_array(self._blend(resized).rows(0, resized.shape[0]))
 
     def bands(self, images: Sequence[Image]) -> Iterator[Iterator[Band]]:
         """Yield, for each image (H, W, C), its bands from top to bottom, which cover every row once.
@@ -268,10 +270,11 @@ class Eye:
             )
 
 
-def _here(logits: Logits | Tensor) -> Logits:
-    if isinstance(logits, np.ndarray):
-        return logits
-    array: Logits = logits.cpu().numpy()
+def as_array(there: NDArray[Any] | Tensor) -> NDArray[Any]:
+    """Return logits or a mask as an array of the same shape and dtype; a tensor comes from its device."""
+    if isinstance(there, np.ndarray):
+        return there
+    array: NDArray[Any] = there.cpu().numpy()
     return array
 
 
