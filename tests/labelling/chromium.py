@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from labelling.strokes import Point
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright
 
 TILE = 512
 ARGUMENTS = [
@@ -226,7 +226,7 @@ class Desk:
         self.page, self.server, self.number = page, server, 0
         self.complaints: list[str] = []
         self.asked: list[str] = []
-        page.on("console", lambda one: self.complaints.append(one.text) if one.type == "error" else None)
+        page.on("console", self._heard)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
         page.on("request", lambda one: self.asked.append(one.url))
@@ -251,6 +251,19 @@ class Desk:
             "n => window.terrazzo?.editor?.sample.id === n", arg=sample, timeout=1000 * WAIT
         )
         return self
+
+    def leave(self) -> None:
+        """Leave the image for the project's page, and wait until the server knows that this page holds none."""
+        client = self.js("() => state.client")
+        self.page.evaluate("hash => { location.hash = hash; }", f"#/{self.server.name}")
+        until = time.monotonic() + WAIT
+        while held := [
+            one["id"]
+            for one in self.server.get(f"/projects/{self.server.name}/samples")["items"]
+            if (one["lease"] or {}).get("client") == client
+        ]:
+            assert time.monotonic() < until, f"images are held still: {held}"
+            time.sleep(0.02)
 
     def choose(self, category: str) -> "Desk":
         """Draw this category from now on."""
@@ -368,6 +381,11 @@ class Desk:
             if not url.startswith((self.server.url, f"blob:{self.server.url}", "data:"))
         ]
         assert not others, others
+
+    def _heard(self, message: "ConsoleMessage") -> None:
+        if message.type == "error":
+            place = message.location.get("url", "").removeprefix(self.server.url)
+            self.complaints.append(f"{message.text} ({place})" if place else message.text)
 
 
 class Mortal:

@@ -33,4 +33,5 @@ def desk(browser: "Browser", server: Server) -> Iterator[Desk]:
     found = Desk.open(context, server)
     yield found
     found.quiet()
+    found.leave()
     context.close()

@@ -57,11 +57,10 @@ def desk(browser: "Browser", server: Server, sample: int) -> Iterator[Desk]:
     if told["revision"]:
         words = {"revision": 0, "base_revision": told["revision"]}
         server.ask("POST", server.sample(sample, "restore"), words)
-    until = time.monotonic() + WAIT
-    while server.get(server.sample(sample))["lease"] and time.monotonic() < until:
-        time.sleep(0.02)  # until the page of the test before has let go
     context = browser.new_context(viewport={"width": 1200, "height": 800})
-    yield Desk.open(context, server, sample)
+    desk = Desk.open(context, server, sample)
+    yield desk
+    desk.leave()
     context.close()
 
 
@@ -152,6 +151,7 @@ def test_boundaries_are_drawn_where_cells_meet(browser: "Browser", server: Serve
         truth[1:] |= seen[1:] != seen[:-1]
         assert drawn.any() and np.array_equal(drawn, truth)
     desk.quiet()
+    desk.leave()
     context.close()
 
 

@@ -57,7 +57,8 @@ def desk(browser: "Browser", server: Server) -> Iterator[Desk]:
         "() => window.terrazzo.state.offer !== null && window.terrazzo.state.read_only === null"
     )
     yield opened
-    opened.quiet(but="409")  # the page of the test before may still hold the lease
+    opened.quiet()
+    opened.leave()
     context.close()
 
 

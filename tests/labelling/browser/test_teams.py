@@ -18,7 +18,7 @@ from labelling.pages import opened, street
 from labelling.strokes import swept
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Route
 
 HW = (60, 600)  # two tiles side by side
 ROAD, TREE = 1, 3
@@ -62,6 +62,23 @@ def test_the_second_page_looks_on_until_it_takes_over(browser: "Browser", server
     for desk in (first, second):
         assert [one for one in desk.complaints if "status of 4" not in one] == []
         desk.page.context.close()
+
+
+def test_an_image_that_is_left_while_it_is_asked_for_is_free(browser: "Browser", server: Server) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    desk = Desk.open(context, server, 1)
+    held: list[Route] = []
+    desk.page.route("**/samples/3/lease", lambda route: held.append(route))
+    with desk.page.expect_request("**/samples/3/lease"):
+        desk.page.evaluate("hash => { location.hash = hash; }", f"#/{server.name}/3")
+    desk.page.evaluate("hash => { location.hash = hash; }", f"#/{server.name}")
+    desk.page.get_by_role("region", name="Releases").wait_for()  # the image is closed
+    with desk.page.expect_response("**/samples/3/lease?client_id=*") as last:
+        held[0].continue_()
+    assert last.value.request.method == "DELETE"
+    desk.leave()
+    desk.quiet()
+    context.close()
 
 
 def test_stale_writes_are_refused_and_kept_and_other_places_are_merged(

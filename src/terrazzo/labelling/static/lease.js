@@ -4,6 +4,7 @@
 import * as api from "./api.js";
 
 const HEARTBEAT = 20_000;
+let line = Promise.resolve(); // of this page's requests: a renewal after the release would hold an image for nobody
 
 export class Lease {
   // onChange(lease) hears when it is gained or lost.
@@ -15,34 +16,44 @@ export class Lease {
     this.holder = null; // whose page that is, where it is known
     this.timer = 0;
     this.isClosed = false;
-    this.leave = () => this.release({ keepalive: true });
+    this.isAsking = false;
+    this.leave = () => this.giveBack({ keepalive: true }); // a page that goes waits for nothing
     addEventListener("pagehide", this.leave);
   }
 
   // Ask for it; true where it is ours. takeOver: whoever has it becomes a reader.
-  async take({ takeOver = false } = {}) {
-    try {
-      await api.send("POST", this.path, { client_id: this.client, take_over: takeOver });
-    } catch (error) {
-      if (error.status !== 409) throw error;
-      this.lost(error.problem.author ?? null);
-      return false;
-    }
-    if (this.isClosed) return false;
-    Object.assign(this, { isMine: true, isRefused: false, holder: null });
-    clearInterval(this.timer);
-    this.timer = setInterval(() => this.renew(), HEARTBEAT);
-    this.onChange(this);
-    return true;
+  take({ takeOver = false } = {}) {
+    return next(async () => {
+      if (this.isClosed) return false;
+      this.isAsking = true;
+      try {
+        await api.send("POST", this.path, { client_id: this.client, take_over: takeOver });
+      } catch (error) {
+        if (error.status !== 409) throw error;
+        this.lost(error.problem.author ?? null);
+        return false;
+      } finally {
+        this.isAsking = false;
+      }
+      Object.assign(this, { isMine: true, isRefused: false, holder: null });
+      if (this.isClosed) return false; // `close` gives it back, next in line
+      clearInterval(this.timer);
+      this.timer = setInterval(() => this.renew(), HEARTBEAT);
+      this.onChange(this);
+      return true;
+    });
   }
 
-  async renew() {
-    try {
-      await api.send("PUT", this.path, { client_id: this.client });
-    } catch (error) {
-      if (error.status === 409) this.lost(error.problem.author ?? null);
-      // any other failure, such as a server that is away: the lease may lapse, and the next operation finds out
-    }
+  renew() {
+    return next(async () => {
+      if (!this.isMine || this.isClosed) return;
+      try {
+        await api.send("PUT", this.path, { client_id: this.client });
+      } catch (error) {
+        if (error.status === 409) this.lost(error.problem.author ?? null);
+        // any other failure, such as a server that is away: the lease may lapse, and the next operation finds out
+      }
+    });
   }
 
   lost(holder) {
@@ -51,16 +62,23 @@ export class Lease {
     if (!this.isClosed) this.onChange(this);
   }
 
-  release({ keepalive = false } = {}) {
+  close() {
+    this.isClosed = true;
     clearInterval(this.timer);
-    if (!this.isMine) return Promise.resolve();
+    return next(() => this.giveBack()).finally(() => removeEventListener("pagehide", this.leave));
+  }
+
+  giveBack({ keepalive = false } = {}) {
+    clearInterval(this.timer);
+    if (!this.isMine && !this.isAsking) return Promise.resolve();
     this.isMine = false;
     return api.send("DELETE", `${this.path}?client_id=${encodeURIComponent(this.client)}`, undefined, { keepalive }).catch(() => {}); // it lapses by itself
   }
+}
 
-  close() {
-    this.isClosed = true;
-    removeEventListener("pagehide", this.leave);
-    return this.release();
-  }
+// Do it once all that was asked for before is answered.
+function next(work) {
+  const done = line.then(work);
+  line = done.catch(() => {});
+  return done;
 }

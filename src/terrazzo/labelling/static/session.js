@@ -75,6 +75,6 @@ export class Session {
     this.isClosed = true;
     if (state.editor === this.editor) change({ editor: null });
     await this.editor?.close();
-    await this.lease.close();
+    this.lease.close(); // what comes next need not wait for it
   }
 }
