@@ -72,6 +72,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "report",
         "run",
         "runtimes",
+        "stages",
         "sharding",
         "views",
         "windows",

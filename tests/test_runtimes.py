@@ -98,7 +98,7 @@ def test_passes_beside_each_other_get_streams_of_their_own(
     assert sorted(streams for _, streams in backend._compiled) == [1, 2]
     for logits in beside:
         assert np.abs(logits - alone).max() < 1e-4 * alone.std()
-    told = [requests._compiled.get_property("NUM_STREAMS") for requests in backend._compiled.values()]
+    told = [one.stages.networks[0][0].get_property("NUM_STREAMS") for one in backend._compiled.values()]
     assert sorted(map(int, told)) == [1, 2]
 
 

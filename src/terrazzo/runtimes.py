@@ -27,6 +27,7 @@ from torch import nn
 from terrazzo.devices import Precision
 from terrazzo.errors import ImageFormatError, UsageError, WeightsError
 from terrazzo.graphs import IMAGE, LEAST_SIDE, LOGITS, needs, openvino_core
+from terrazzo.stages import Request, Stages
 
 SIZES = 4  # shapes of images that get a compiled network of their own; further ones share one of free size
 
@@ -164,8 +165,7 @@ class OpenVINOBackend(GraphBackend):
 
     def _run(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         with self._requests(image_BCHW.shape).one() as request:
-            results = request.infer([image_BCHW], share_inputs=True, share_outputs=True)
-            return np.array(results[0], np.float32)  # the request's own memory is used again
+            return np.array(request(image_BCHW), np.float32)  # the request's own memory is used again
 
     def _requests(self, shape: tuple[int, ...]) -> "_Requests":
         fixed = shape if self.info.size_hw is None else None
@@ -181,7 +181,7 @@ class OpenVINOBackend(GraphBackend):
                 self._compiled[key] = _Requests(self._compile(*key))
             return self._compiled[key]
 
-    def _compile(self, shape: tuple[int, ...] | None, streams: int) -> Any:
+    def _compile(self, shape: tuple[int, ...] | None, streams: int) -> Stages:
         model = self._model
         if shape is not None:
             model = self._model.clone()
@@ -192,23 +192,24 @@ class OpenVINOBackend(GraphBackend):
             "INFERENCE_NUM_THREADS": self.threads,
             "ENABLE_CPU_PINNING": False,  # several processes would be pinned to the same cores
         }
-        return self._core.compile_model(model, "CPU", options)
+        is_fixed = shape is not None or self.info.size_hw is not None
+        return Stages(self._core, model, options, cuts=is_fixed and self.precision != "bf16")
 
 
 class _Requests:
     """The inference requests of a compiled network: one for each thread that runs it at a time."""
 
-    def __init__(self, compiled: Any) -> None:
-        self._compiled = compiled
-        self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    def __init__(self, compiled: Stages) -> None:
+        self.stages = compiled
+        self._idle: queue.SimpleQueue[Request] = queue.SimpleQueue()
 
     @contextmanager
-    def one(self) -> Iterator[Any]:
+    def one(self) -> Iterator[Request]:
         """Lend an idle request, or a new one."""
         try:
             request = self._idle.get_nowait()
         except queue.Empty:
-            request = self._compiled.create_infer_request()
+            request = self.stages.request()
         try:
             yield request
         finally:

@@ -24,6 +24,22 @@ def test_it_is_the_plain_convolution(size_hw: tuple[int, int], dilation: int):
         assert (ours - plain).abs().max() < 1e-11
 
 
+@pytest.mark.parametrize("tiles", [1, 7, 20])
+def test_a_map_in_pieces_is_the_whole_map_and_memory_is_used_again(
+    monkeypatch: pytest.MonkeyPatch, tiles: int
+):
+    torch.manual_seed(0)
+    maps, weight = torch.randn(2, 2, 21, 30, 5, dtype=torch.float64), torch.randn(7, 5, 3, 3).double()
+    monkeypatch.setattr(winograd, "TILES_AT_ONCE", tiles)
+    filter = winograd.Filter.of(weight, dilation=2)
+    room = filter.room((21, 30))
+    assert room.shape[2] * room.shape[3] <= max(tiles, 4)  # a line of tiles at least
+    kept = [filter.convolve(x.numpy(), room=room) for x in maps]
+    for x, found in zip(maps, kept, strict=True):
+        plain = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=2, dilation=2).permute(0, 2, 3, 1)
+        assert (torch.from_numpy(found) - plain).abs().max() < 1e-11
+
+
 def test_float32_loses_about_one_digit():
     torch.manual_seed(0)
     x, weight = torch.randn(1, 128, 32, 48).relu(), torch.randn(128, 128, 3, 3) / 34

@@ -11,10 +11,13 @@ over a tile that stays in the first cache. A dilated convolution is one plain co
 Float32 loses about one digit to the plain sum (the test says how much); half precision would lose too many, and a
 GPU's libraries do this by themselves.
 
+`conv3x3` does it all at once. Whoever convolves with the same weights again makes a `Filter` of them, once.
+
 Shapes: B batch, C D channels in and out, H W height and width, d dilation, T tiles.
 """
 
 import functools
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -29,22 +32,77 @@ from terrazzo.kernels.threads import spread
 TILE = 4  # pixels of the output per side of a tile
 FEWEST_CHANNELS = 256  # below, what lies around the products costs more than is saved
 FEWEST_TILES = 96
+TILES_AT_ONCE = 512  # enough that the weights are read from memory in a small part of the time
 
 # the interpolation points are 0, 1, -1, 2, -2 and infinity
 STEP = 64  # channels at a time: a tile of them and one half transformed are 18 KiB of float32
 
 
+@dataclass(frozen=True)
+class Filter:
+    """The weights of a 3x3 convolution with zero padding, as `convolve` wants them: four times as many."""
+
+    taps: Tensor
+    """G w G^T: (36, D, C, 1, 1)."""
+    bias: NDArray[Any]
+    """(D,)."""
+    dilation: int = 1
+    """Also the padding on each side."""
+
+    @staticmethod
+    def of(weight_DC33: Tensor, bias_D: Tensor | None = None, *, dilation: int = 1) -> "Filter":
+        """Transform weights, float32 or float64 on the CPU."""
+        bias_D = weight_DC33.new_zeros(len(weight_DC33)) if bias_D is None else bias_D
+        return Filter(_taps(weight_DC33.detach()), bias_D.detach().numpy(), dilation)
+
+    def room(self, size_hw: tuple[int, int]) -> Tensor:
+        """Return memory that one `convolve` at a time may use for maps of a size, again and again."""
+        rows, columns = (_tiles(size, self.dilation) for size in size_hw)
+        lines = min(self.dilation**2 * rows, max(1, TILES_AT_ONCE // columns))
+        return self.taps.new_empty(36, 1, lines, columns, self.taps.shape[2])
+
+    def convolve(self, x_BHWC: NDArray[Any], *, room: Tensor | None = None) -> NDArray[Any]:
+        """Return the convolution of maps (B, H, W, C), C-contiguous, in the weights' dtype: (B, H, W, D), new memory.
+
+        room: from `room`; it holds at least TILES_AT_ONCE tiles, 2.25 of their input's bytes.
+        """
+        batch, height, width, _ = x_BHWC.shape
+        d, rows, columns = self.dilation, _tiles(height, self.dilation), _tiles(width, self.dilation)
+        grid = np.array([d, rows, columns, height, width])
+        room = self.room((height, width)) if room is None else room
+        out_BHWD = np.empty((batch, height, width, len(self.bias)), x_BHWC.dtype)
+        lines, at_once = d * d * rows, room.shape[2]
+        for x_HWC, out_HWD in zip(x_BHWC, out_BHWD, strict=True):
+            for first in range(0, lines, at_once):
+                part = range(first, min(first + at_once, lines))
+                spread(functools.partial(_see, x_HWC, grid, room.numpy()[:, 0], first), part)
+                with torch.no_grad():
+                    seen = room[:, :, : len(part)]
+                    products = tuple(_multiplied(*pair) for pair in zip(seen, self.taps, strict=True))
+                spread(functools.partial(_say, products, self.bias, grid, out_HWD, first), part)
+        return out_BHWD
+
+
+def is_worth(
+    map_hw: tuple[int, int], weight_shape: tuple[int, ...], *, dilation: int, batch: int = 1
+) -> bool:
+    """Whether the way through tiles is the faster one for float32 maps on a CPU: many channels, many pixels."""
+    rows, columns = (_tiles(size, dilation) for size in map_hw)
+    tiles = batch * dilation**2 * rows * columns
+    wasted = tiles * TILE**2 / (batch * map_hw[0] * map_hw[1])
+    return (
+        min(weight_shape[:2]) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES and wasted < 2 and is_available()
+    )
+
+
 def pays(x_BCHW: Tensor, weight_DC33: Tensor, *, dilation: int) -> bool:
-    """Whether `conv3x3` is the faster way here: float32 on a CPU, no gradients, many channels and many pixels."""
+    """Whether `conv3x3` is the faster way here: `is_worth`, float32 on a CPU, no gradients."""
     if torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return False
     if x_BCHW.device.type != "cpu" or x_BCHW.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
-    rows, columns = (_tiles(size, dilation) for size in x_BCHW.shape[2:])
-    tiles = len(x_BCHW) * dilation**2 * rows * columns
-    wasted = tiles * TILE**2 / (len(x_BCHW) * x_BCHW.shape[2] * x_BCHW.shape[3])
-    pays = min(weight_DC33.shape[:2]) >= FEWEST_CHANNELS and tiles >= FEWEST_TILES and wasted < 2
-    return pays and is_available()
+    batch, _, height, width = x_BCHW.shape
+    return is_worth((height, width), tuple(weight_DC33.shape), dilation=dilation, batch=batch)
 
 
 def conv3x3(
@@ -52,23 +110,11 @@ def conv3x3(
 ) -> Tensor:
     """Return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation): (B, D, H, W), channels last.
 
-    float32 or float64, on a CPU, without gradients. Needs numba. Memory: 2.25 times the input's and the output's.
+    float32 or float64, on a CPU, without gradients. Needs numba.
     """
-    batch, channels, height, width = x_BCHW.shape
-    outputs, rows, columns = len(weight_DC33), _tiles(height, dilation), _tiles(width, dilation)
-    grid = np.array([dilation, rows, columns, height, width])
-    image_hw = dilation * dilation * rows, columns  # the tiles, as if they were pixels
-    taps = _taps(weight_DC33.detach())
-    bias = (x_BCHW.new_zeros(outputs) if bias_D is None else bias_D.detach()).numpy()
     x_BHWC = x_BCHW.detach().permute(0, 2, 3, 1).contiguous().numpy()
-    out_BHWD = x_BCHW.new_empty(batch, height, width, outputs)
-    lines = range(image_hw[0])
-    for x_HWC, out_HWD in zip(x_BHWC, out_BHWD.numpy(), strict=True):
-        seen = x_BCHW.new_empty(36, 1, *image_hw, channels)
-        spread(functools.partial(_see, x_HWC, grid, seen.view(36, -1, channels).numpy()), lines)
-        products = tuple(_multiplied(*pair) for pair in zip(seen, taps, strict=True))
-        spread(functools.partial(_say, products, bias, grid, out_HWD), lines)
-    return out_BHWD.permute(0, 3, 1, 2)
+    out_BHWD = Filter.of(weight_DC33, bias_D, dilation=dilation).convolve(x_BHWC)
+    return torch.from_numpy(out_BHWD).permute(0, 3, 1, 2)
 
 
 def _multiplied(seen_1hwC: Tensor, tap_DC11: Tensor) -> NDArray[Any]:
@@ -93,8 +139,11 @@ def _tiles(size: int, dilation: int) -> int:
 
 
 @kernel(fastmath=ELEMENTWISE)
-def _see(x_HWC: NDArray[Any], grid: NDArray[np.int64], out: NDArray[Any], line: int) -> None:
-    """Write B^T x B of one line of tiles, those of one phase and row, to `out` (36, T, C)."""
+def _see(x_HWC: NDArray[Any], grid: NDArray[np.int64], out: NDArray[Any], first: int, line: int) -> None:
+    """Write B^T x B of one line of tiles, those of one phase and row, to `out` (36, lines, columns, C).
+
+    first: the line that lies first in `out`.
+    """
     d, rows, columns, height, width = grid
     phase, row = line // rows, line % rows
     top, left = phase // d, phase % d
@@ -102,7 +151,6 @@ def _see(x_HWC: NDArray[Any], grid: NDArray[np.int64], out: NDArray[Any], line: 
     tile, half = np.empty((6, 6, STEP), x_HWC.dtype), np.empty((6, 6, STEP), x_HWC.dtype)
     two, four = np.float32(2), np.float32(4)  # a plain 2 would make float64 of all
     for column in range(columns):
-        place = (phase * rows + row) * columns + column
         for start in range(0, channels, STEP):
             size = min(STEP, channels - start)
             for i in range(6):
@@ -139,7 +187,7 @@ def _see(x_HWC: NDArray[Any], grid: NDArray[np.int64], out: NDArray[Any], line: 
                     tile[i, 5, c] = (x5 - x3) - four * far
             for i in range(6):
                 for j in range(6):
-                    target = out[6 * i + j, place, start : start + size]
+                    target = out[6 * i + j, line - first, column, start : start + size]
                     for c in range(size):
                         target[c] = tile[i, j, c]
 
@@ -150,9 +198,10 @@ def _say(
     bias: NDArray[Any],
     grid: NDArray[np.int64],
     out_HWD: NDArray[Any],
+    first: int,
     line: int,
 ) -> None:
-    """Write A^T m A and the bias of one line of tiles from 36 products (T, D) to where they belong."""
+    """Write A^T m A and the bias of one line of tiles, from products (T, D) of lines from `first` on."""
     d, rows, columns, height, width = grid
     phase, row = line // rows, line % rows
     top, left = phase // d, phase % d
@@ -160,7 +209,7 @@ def _say(
     tile, half = np.empty((6, 6, STEP), out_HWD.dtype), np.empty((4, 6, STEP), out_HWD.dtype)
     two, four, eight = np.float32(2), np.float32(4), np.float32(8)
     for column in range(columns):
-        place = (phase * rows + row) * columns + column
+        place = (line - first) * columns + column
         for start in range(0, outputs, STEP):
             size = min(STEP, outputs - start)
             for i in range(6):
