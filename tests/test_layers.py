@@ -40,7 +40,6 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "board",
         "data",
         "devices",
-        "ema",
         "metrics",
         "nn",
         "optim",
@@ -56,6 +55,7 @@ STAIRS: dict[str, set[str]] = {  # from the ground up; a folder is one room
         "doctor_page",
         "doctor_pictures",
         "converted",
+        "ema",
         "environment",
         "exported",
         "graphs",
@@ -157,17 +157,15 @@ def imports_of(path: Path, source: Path = SOURCE) -> Iterator[Import]:
     """Yield the imports of one file, however deep they stand."""
     importer = module_name(path, source)
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    inner = {
-        id(node)
-        for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(outer)
-        for node in ast.walk(outer)
-    }
-    for node in ast.walk(tree):
+    left: list[tuple[ast.AST, bool]] = [(tree, True)]
+    while left:
+        node, is_top = left.pop()
         for name in imported_names(node, source):
             ours, _, rest = name.partition(".")
             is_ours = ours == "terrazzo"
-            yield Import(importer, rest if is_ours else ours, node.lineno, is_ours, id(node) not in inner)
+            yield Import(importer, rest if is_ours else ours, node.lineno, is_ours, is_top)  # type: ignore[attr-defined]
+        is_later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(node)
+        left += [(child, is_top and not is_later) for child in ast.iter_child_nodes(node)]
 
 
 def imported_names(node: ast.AST, source: Path) -> list[str]:
@@ -233,11 +231,16 @@ def _is_type_checking(node: ast.AST) -> bool:
 
 
 FILES = sorted(SOURCE.rglob("*.py"))
-IMPORTS = [one for path in FILES for one in imports_of(path)]
 
 
-def test_no_import_climbs_a_stair() -> None:
-    problems = [problem for one in IMPORTS if one.is_ours and (problem := climbs(one))]
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    """Every import of ours and of others."""
+    return [one for path in FILES for one in imports_of(path)]
+
+
+def test_no_import_climbs_a_stair(imports: list[Import]) -> None:
+    problems = [problem for one in imports if one.is_ours and (problem := climbs(one))]
     assert not problems, "\n".join(["", *problems])
 
 
@@ -256,13 +259,13 @@ def test_the_architecture_page_names_every_room() -> None:
     )
 
 
-def test_every_import_of_ours_leads_to_a_file() -> None:
+def test_every_import_of_ours_leads_to_a_file(imports: list[Import]) -> None:
     modules = {module_name(path) for path in FILES}
-    lost = [f"{one.importer}:{one.line} {one.imported}" for one in IMPORTS if one.is_ours and one.imported]
+    lost = [f"{one.importer}:{one.line} {one.imported}" for one in imports if one.is_ours and one.imported]
     assert not [line for line in lost if line.split(" ")[1] not in modules]
 
 
-def test_values_need_numpy_only_until_they_read_a_file() -> None:
+def test_values_need_numpy_only_until_they_read_a_file(imports: list[Import]) -> None:
     known = {
         "numpy",
         "PIL",
@@ -275,7 +278,7 @@ def test_values_need_numpy_only_until_they_read_a_file() -> None:
         "huggingface_hub",
         "fsspec",
     }
-    for one in IMPORTS:
+    for one in imports:
         name = stair(one.importer)
         if one.is_ours or name is None or one.imported not in known:
             continue
@@ -287,22 +290,22 @@ def test_values_need_numpy_only_until_they_read_a_file() -> None:
         )
 
 
-def test_the_labelling_store_needs_no_torch() -> None:
+def test_the_labelling_store_needs_no_torch(imports: list[Import]) -> None:
     assert not [
-        one for one in IMPORTS if room(one.importer) == "project" and one.imported in ("torch", "numba")
+        one for one in imports if room(one.importer) == "project" and one.imported in ("torch", "numba")
     ]
 
 
-def test_other_houses_models_are_imported_only_where_they_are_built() -> None:
-    early = [one for one in IMPORTS if one.is_top and one.imported in ("timm", "transformers", "torchvision")]
+def test_other_houses_models_are_imported_only_where_they_are_built(imports: list[Import]) -> None:
+    early = [one for one in imports if one.is_top and one.imported in ("timm", "transformers", "torchvision")]
     assert not early, [f"{one.importer}:{one.line} {one.imported}" for one in early]
 
 
-def test_each_exception_is_still_used() -> None:
+def test_each_exception_is_still_used(imports: list[Import]) -> None:
     modules = {module_name(path) for path in FILES}
     for who, whom in ALLOWED:
         if who in modules and whom in {room(module) for module in modules}:
-            ours = [one for one in IMPORTS if one.is_ours and room(one.imported) == whom]
+            ours = [one for one in imports if one.is_ours and room(one.imported) == whom]
             used = any(who in (one.importer, room(one.importer)) for one in ours)
             assert used, f"{who} no longer imports {whom}: take it from ALLOWED"
 

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+
+from terrazzo.sharding import local
 
 
 class MovingAverage:
@@ -47,7 +48,5 @@ def _write(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def _floating(network: nn.Module) -> dict[str, Tensor]:
     return {
-        name: tensor.to_local() if isinstance(tensor, DTensor) else tensor
-        for name, tensor in network.state_dict().items()
-        if tensor.is_floating_point()
+        name: local(tensor) for name, tensor in network.state_dict().items() if tensor.is_floating_point()
     }

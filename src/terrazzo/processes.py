@@ -222,11 +222,11 @@ def joined(device: str = "auto") -> Iterator[Processes]:
             yield processes
         processes.wait()
     except BaseException as error:
-        with _undisturbed():
-            told = _as_told(error, pulse)
-            pulse.stop()
-            dist.destroy_process_group()
-            pulse.linger()
+        _stay_for_the_end()
+        told = _as_told(error, pulse)
+        pulse.stop()
+        dist.destroy_process_group()
+        pulse.linger()
         if told is error:
             raise
         raise told from error
@@ -245,6 +245,8 @@ def _as_told(error: BaseException, pulse: Pulse) -> BaseException:
         pulse.claim()
     elif not raised.is_told:
         raised.is_told = not pulse.claim()
+    else:
+        pulse.leave()
     return raised
 
 
@@ -270,14 +272,10 @@ def _without_torch_talk() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """A launcher sends SIGTERM when a process is gone: what is on its way out here is to be told first."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _stay_for_the_end() -> None:
+    """A launcher sends SIGTERM when a process is gone: what is on its way out here is to be told first, by the caller.
+
+    So the signal stays ignored; launchers send SIGKILL to what has not ended half a minute later.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)

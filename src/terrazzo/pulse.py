@@ -58,13 +58,21 @@ class Pulse:
         except RuntimeError:  # the store is gone with its process: nobody can be asked
             return True
 
+    def leave(self) -> None:
+        """Say that this process ends and has nothing to ask, since it knows who tells."""
+        with contextlib.suppress(RuntimeError):
+            self._store.add("left", 1)
+
     def linger(self) -> None:
-        """Keep the store, where process 0 holds it, until all asked whose part it is to tell, or FAREWELL is over."""
+        """Keep the store, where process 0 holds it, until all know whose part it is to tell, or FAREWELL is over."""
         if self.rank or "TORCHELASTIC_RUN_ID" in os.environ:  # there the launcher keeps it
             return
         until = time.monotonic() + FAREWELL
         with contextlib.suppress(RuntimeError):
-            while self._store.add("over", 0) < self.world and time.monotonic() < until:
+            while (
+                self._store.add("over", 0) + self._store.add("left", 0) < self.world
+                and time.monotonic() < until
+            ):
                 time.sleep(0.05)
 
     @contextmanager

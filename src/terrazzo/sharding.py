@@ -7,17 +7,22 @@ what trains. `accelerate` would call the same function after choosing the same b
 Blocks are the modules whose class a network, or a part of it, lists in `_no_split_modules`: the convention of
 transformers, which accelerate follows too. What is in no block is one further group.
 
-A weight is a DTensor while it is spread. Only `whole` and `gathered` exchange anything.
+A weight is a DTensor while it is spread. Only `whole` and `gathered` exchange anything. Torch's FSDP is imported when
+a network is spread (half a second, sympy with it): trainings that hold everything never do.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, Shard, init_device_mesh
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
 
 from terrazzo.errors import RecipeError
 from terrazzo.nn.outputs import Output, as_output
@@ -32,6 +37,9 @@ class Sharded(nn.Module):
 
     def __init__(self, network: nn.Module, device: torch.device) -> None:
         """Raises RecipeError for a network that cannot be spread."""
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import init_device_mesh
+
         super().__init__()
         _check(network, device)
         with torch.no_grad():
@@ -111,31 +119,44 @@ def blocks(network: nn.Module) -> list[nn.Module]:
 
 def local(tensor: Tensor) -> Tensor:
     """Return this process's part of a spread tensor, which shares its memory; any other as it is."""
-    part: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    spread = _as_spread(tensor)
+    part: Tensor = tensor if spread is None else spread.to_local()
     return part
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return all of a spread tensor, in every process; any other as it is. An exchange: all processes call it."""
-    full: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    spread = _as_spread(tensor)
+    full: Tensor = tensor if spread is None else spread.full_tensor()
     return full
 
 
 def part_of(full: Tensor, like: Tensor) -> Tensor:
     """Return the part of the tensor `full`, which every process has, that `local(like)` is to hold."""
-    if not isinstance(like, DTensor):
+    spread = _as_spread(like)
+    if spread is None:
         return full
-    assert like.placements == (Shard(0),), like.placements
-    chunks = full.chunk(like.device_mesh.size(), dim=0)
-    rank = like.device_mesh.get_local_rank()
+    assert [placement.is_shard(0) for placement in spread.placements] == [True], spread.placements
+    chunks = full.chunk(spread.device_mesh.size(), dim=0)
+    rank = spread.device_mesh.get_local_rank()
     return chunks[rank] if rank < len(chunks) else full[:0]
 
 
-def _sharded_modules(model: nn.Module) -> list[FSDPModule]:
+def _as_spread(tensor: Tensor) -> "DTensor | None":
+    """The tensor itself where it is spread; none is before torch's module of spread tensors was imported."""
+    module = sys.modules.get("torch.distributed.tensor")
+    return tensor if module is not None and isinstance(tensor, module.DTensor) else None
+
+
+def _sharded_modules(model: nn.Module) -> "list[FSDPModule]":
+    from torch.distributed.fsdp import FSDPModule
+
     return [module for module in model.modules() if isinstance(module, FSDPModule)]
 
 
 def _check(network: nn.Module, device: torch.device) -> None:
+    from torch.distributed.fsdp import FSDPModule
+
     if device.type == "cpu" and not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise RecipeError(
             f"torch {torch.__version__} spreads a network over GPUs only.",
