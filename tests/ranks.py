@@ -1,7 +1,8 @@
-"""What test_processes.py runs in several processes: python ranks.py FOLDER DATA WORLD:CASE …
+"""What test_processes.py runs in several processes: python ranks.py DATA, and on standard input FOLDER WORLD:CASE …
 
-torch is imported once; every case is then forked into WORLD processes that find each other as under a launcher. Each
-writes what it says to FOLDER/CASE-WORLD.RANK.err and its exit code to FOLDER/codes.json.
+Everything is imported once; every case is then forked into WORLD processes that find each other as under a launcher.
+Each writes what it says to FOLDER/CASE-WORLD.RANK.err and its exit code to FOLDER/codes.json; a line answers when all
+cases of a line have ended.
 """
 
 import json
@@ -27,6 +28,8 @@ from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.processes import joined
 from terrazzo.run import Run
 
+# of what is heavy, what importing the above has brought
+EARLY = sorted({"torch.distributed.fsdp", "torch.distributed.tensor", "sympy"} & set(sys.modules))
 RANK, WORLD = 0, 1
 SETTINGS = (
     "train.batch_size=4",
@@ -242,12 +245,13 @@ def scaler(folder: Path, data: Path) -> None:
 
 def killed(folder: Path, data: Path) -> None:
     """Process 1 is killed in its third step."""
+    pulse.FAREWELL = 0.2
     case(killed_in_step(2, signal.SIGKILL), folder, data, "killed")
 
 
 def silent(folder: Path, data: Path) -> None:
     """Process 1 stops answering without closing anything, as a machine that loses its power."""
-    pulse.BEAT, pulse.SILENCE, pulse.GRACE = 0.2, 2.0, 0.5
+    pulse.BEAT, pulse.SILENCE, pulse.GRACE, pulse.FAREWELL = 0.2, 2.0, 0.5, 0.2
     case(killed_in_step(2, signal.SIGSTOP), folder, data, "silent")
 
 
@@ -365,6 +369,7 @@ def fork(world: int, name: str, folder: Path, data: Path) -> list[int]:
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
         said = os.open(folder / f"{name}-{world}.{rank}.err", os.O_WRONLY | os.O_CREAT)
         os.dup2(said, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the answer to a line is for the parent to give
         try:
             globals()[name](folder, data)
         except BaseException:
@@ -384,10 +389,45 @@ def fork(world: int, name: str, folder: Path, data: Path) -> list[int]:
     return [os.waitstatus_to_exitcode(codes[child]) for child in children]
 
 
+def warm_up(data: Path) -> None:
+    """Import and compile what a training does only on its way: torch's optimisers, numba, our kernels.
+
+    No backward: where there is a GPU it starts threads, and forks go wrong.
+    """
+    import torch._dynamo
+    import torch.distributed.fsdp
+    import torch.utils.tensorboard
+
+    from terrazzo.data.counts import class_pixels
+    from terrazzo.nn.losses import SegmentationLoss
+    from terrazzo.recipe import load
+
+    dataset = tz.open_dataset(data)
+    class_pixels(dataset["train"], 3, ignore=255)
+    network, overrides = Small(), [*TERMS, "train.steps=1"]
+    measure(Predictor(network.eval(), dataset.classes, device="cpu"), dataset["val"])
+    image, mask = torch.rand(1, 3, 32, 48), torch.zeros(1, 32, 48, dtype=torch.int64)
+    SegmentationLoss(load("segformer-b0-scratch", overrides).loss, None, 255)(
+        network(image), mask, weight=1.0
+    )
+
+
+def serve(data: Path) -> None:
+    """Do the cases of each line; say when they have ended."""
+    for line in sys.stdin:
+        folder, *words = line.split()
+        signal.alarm(500)  # whatever hangs
+        told = {}
+        for word in words:
+            count, _, called = word.partition(":")
+            told[f"{called}-{count}"] = fork(int(count), called, Path(folder), data)
+        (Path(folder) / "codes.json").write_text(json.dumps(told))
+        signal.alarm(0)
+        print("done", flush=True)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    told = {}
-    for word in sys.argv[3:]:
-        count, _, called = word.partition(":")
-        told[f"{called}-{count}"] = fork(int(count), called, Path(sys.argv[1]), Path(sys.argv[2]))
-    (Path(sys.argv[1]) / "codes.json").write_text(json.dumps(told))
+    print(json.dumps(EARLY), flush=True)
+    warm_up(Path(sys.argv[1]))
+    serve(Path(sys.argv[1]))

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,46 @@ def data(tmp_path_factory: pytest.TempPathFactory, boxes: Path) -> Path:
     return root
 
 
+class Ranks:
+    """The process whose children the cases are."""
+
+    def __init__(self, data: Path, errors: Path) -> None:
+        self.errors = errors
+        with errors.open("w") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, str(RANKS), str(data)],
+                env=ONE_THREAD, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream, text=True,
+            )  # fmt: skip
+        self.early: list[str] = json.loads(self._answer())
+        """What is heavy and was imported with terrazzo.training."""
+
+    def run(self, folder: Path, *cases: str) -> None:
+        """Do the cases, and leave in the folder what comes of them."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join([str(folder), *cases]) + "\n")
+        self.process.stdin.flush()
+        assert self._answer() == "done\n"
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.errors.read_text()
+        return line
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+def ranks(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Iterator[Ranks]:
+    started = Ranks(data, tmp_path_factory.mktemp("ranks") / "stderr")
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, data: Path, ranks: Ranks) -> Path:
     """What the cases left behind."""
     root = tmp_path_factory.mktemp("processes")
     write_many(root / "many", data)
@@ -50,8 +89,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     cases = ("1:sgd 2:sgd 1:streamed 2:streamed 1:adamw 2:adamw 2:sharded 1:whole 1:parts 2:parts 2:spread 2:plain "
              "1:score 2:score 3:score 2:scaler 2:killed 2:silent 2:broken 2:stumbles 2:starved 2:alone 2:judged "
              "2:taken 2:elsewhere 2:slurm 1:theirs 2:theirs 1:idle 2:idle")  # fmt: skip
-    ran = run_ranks(root / "out", data, *cases.split())
-    assert ran.returncode == 0, ran.stderr
+    ranks.run(root / "out", *cases.split())
     return root / "out"
 
 
@@ -80,11 +118,6 @@ def write_shards(root: Path, data: Path) -> None:
         }
         pq.write_table(pa.table(cells), root / f"{split}.parquet", row_group_size=2)
     (root / "id2label.json").write_text(json.dumps({"0": "field", "1": "box", "2": "sky"}))
-
-
-def run_ranks(folder: Path, data: Path, *cases: str) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, str(RANKS), str(folder), str(data), *cases]
-    return subprocess.run(words, env=ONE_THREAD, capture_output=True, text=True, timeout=600, check=False)
 
 
 def codes(folder: Path, case: str) -> list[int]:
@@ -163,15 +196,14 @@ def test_with_frozen_batch_norm_four_passes_are_one(folder: Path, other: str) ->
 
 
 def test_a_spread_run_is_kept_whole_and_goes_on_in_any_number(
-    folder: Path, data: Path, tmp_path: Path
+    folder: Path, ranks: Ranks, tmp_path: Path
 ) -> None:
     """From step 10 on: what two held in parts one holds whole, and the other way round."""
     whole = finished(folder, "whole-1")
     for world, start in ((1, finished(folder, "spread-2")), (2, whole)):
         shutil.copytree(start.path, tmp_path / f"onward-{world}")
         shutil.rmtree(tmp_path / f"onward-{world}" / "checkpoints" / "step-00000015")
-    ran = run_ranks(tmp_path, data, "1:onward", "2:onward")
-    assert ran.returncode == 0, ran.stderr
+    ranks.run(tmp_path, "1:onward", "2:onward")
     for world in (1, 2):
         run = finished(tmp_path, f"onward-{world}")
         assert run.step == 15
@@ -182,6 +214,11 @@ def test_a_spread_run_is_kept_whole_and_goes_on_in_any_number(
             for each in (run, whole)
         ]
         assert sizes[0] == sizes[1]
+
+
+def test_who_spreads_nothing_does_not_wait_for_fsdp(ranks: Ranks) -> None:
+    """Half a second, and sympy: imported where a network is spread."""
+    assert ranks.early == []
 
 
 def test_a_network_of_transformers_is_spread_as_it_is(folder: Path) -> None:
@@ -219,14 +256,13 @@ def test_101_images_are_scored_alike_by_any_number_of_processes(folder: Path, wo
 
 
 def test_another_number_of_processes_goes_on_with_the_same_samples(
-    folder: Path, data: Path, tmp_path: Path
+    folder: Path, ranks: Ranks, tmp_path: Path
 ) -> None:
     orders: dict[int, list[Any]] = {}
     for world in (1, 2):
         shutil.rmtree(tmp_path / "to-resume", ignore_errors=True)
         shutil.copytree(folder / "plain-2", tmp_path / "to-resume")
-        ran = run_ranks(tmp_path, data, f"{world}:resumed")
-        assert ran.returncode == 0, ran.stderr
+        ranks.run(tmp_path, f"{world}:resumed")
         run = Run.open(tmp_path / "to-resume")
         assert codes(tmp_path, f"resumed-{world}") == [0] * world, said(tmp_path, f"resumed-{world}")
         assert run.step == 10
