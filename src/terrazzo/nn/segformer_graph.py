@@ -1,6 +1,7 @@
-"""SegFormer as OpenVINO likes it: the function of `segformer.py`, of the same weights, in fewer and larger operations.
+"""SegFormer as OpenVINO likes it: the same function of the same weights, in fewer and larger operations.
 
-What its graphs are written from. Everything that no image changes is multiplied out beforehand, in double precision:
+What its graphs are written from: of the published network (`segformer.py`), of OpenMMLab's (`segformer_conv.py`), and
+of any head on a MiT encoder. Everything that no image changes is multiplied out beforehand, in double precision:
 
 - A layer norm takes the mean away first. What writes into the residual stream (the linears at the end of a branch)
   and what alone is read by a norm (patch embeddings, reductions) has its mean over the channels taken out of its
@@ -8,46 +9,59 @@ What its graphs are written from. Everything that no image changes is multiplied
   At the start of a stage the stream is centred once.
 - A norm's bias moves into the linears that read it, and values' biases into the linear after attention, whose weights
   sum to 1. A key's bias adds the same to all scores of a query, and goes.
-- The head is folded as in `segformer.py`, its batch norm in it; the finest stage's product comes last, where a runtime
-  adds the others' sum and the ReLU on its way.
+- Both heads are folded as in those files, their batch norms in them; the finest stage's product comes last, where a
+  runtime adds the others' sum and the ReLU on its way. Other heads stay as they are.
 
 Channels come last between the operations, as there; where a convolution is followed by another, nothing is permuted
 between them. With B0 at 512x512 on two cores of an EPYC, OpenVINO takes 30.4 ms instead of 36.0 in f32, and 14.3
-instead of 17.0 in bf16 (2026-11). ONNX Runtime, which has one operation for a layer norm and none for a root mean
-square, is slower with it (48 ms instead of 41). It cannot be trained, and takes images from 32 pixels a side on.
+instead of 17.0 in bf16 (2026-11). OpenMMLab's B0 takes 73 ms of processor time instead of 85 in f32, and 48
+instead of 52 in bf16; its B2 285 instead of 316, and 161 instead of 173; a PSPNet on MiT-B0 50 instead of 59 in f32
+(medians of 21 by turns on a busy machine, 2026-11). ONNX Runtime, which has one operation for a layer norm and none for
+a root mean square, is slower with it (48 ms instead of 41). It cannot be trained, and takes images from 32 pixels a
+side on.
 
 Shapes: B batch, K classes, C channels of a stage, D channels of the head, H W height and width, N tokens.
 """
 
+from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from terrazzo.nn.conv import ConvNormAct
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.segformer import Attention, Block, Encoder, Head, PatchEmbedding, SegFormer
+from terrazzo.nn.segformer_conv import MiT, SegFormerConvHead
+from terrazzo.nn.segmenter import Segmenter
 
 Sides = tuple[int, ...]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def graph_form(network: nn.Module) -> nn.Module:
-    """Return what OpenVINO's graph of `network` is written from: itself, but for a SegFormer nobody hooked into."""
+    """Return what OpenVINO's graph of `network` is written from: itself, unless it has our MiT encoder and no hooks."""
     hooked = any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
-    return SegFormerGraph(network) if type(network) is SegFormer and not hooked else network
+    is_on_mit = type(network) is Segmenter and type(network.backbone) is MiT
+    return SegFormerGraph(network) if (type(network) is SegFormer or is_on_mit) and not hooked else network
 
 
 class SegFormerGraph(nn.Module):
-    """Image (B, C, H, W) float in [0, 1] -> logits (B, K, H / 4, W / 4), as the SegFormer it was made of."""
+    """Image (B, C, H, W) float in [0, 1] -> logits, as the network it was made of."""
 
     mean: Tensor
 
-    def __init__(self, network: SegFormer) -> None:
+    def __init__(self, network: nn.Module) -> None:
+        """network: a SegFormer, or a Segmenter on a MiT."""
         super().__init__()
+        assert isinstance(network, SegFormer | Segmenter)
+        encoder = network.backbone.encoder
+        assert isinstance(encoder, Encoder)
         self.register_buffer("mean", network.mean.detach().cpu().clone())
-        self.encoder = EncoderGraph(network.segformer.encoder, network.std)
-        self.head = HeadGraph(network.decode_head)
+        self.encoder = EncoderGraph(encoder, network.std)
+        self.head = _head(network.head)
 
     def forward(self, image_BCHW: Tensor) -> Output:
         """Normalise, encode, classify."""
@@ -177,24 +191,16 @@ class AttentionGraph(nn.Module):
 
 
 class HeadGraph(nn.Module):
-    """The folded head."""
+    """A folded head: what each map becomes, at its own size, is resized and added up."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(
+        self, products: Sequence[nn.Module], classifier: nn.Conv2d, *, align_corners: bool = False
+    ) -> None:
+        """products: for each map, finest first; align_corners: in the resizes."""
         super().__init__()
-        norm = head.batch_norm
-        scale_D = _exact(norm.weight) * torch.rsqrt(_exact(norm.get_buffer("running_var")) + norm.eps)
-        blocks = _exact(head.linear_fuse.weight).flatten(1).chunk(len(head.linear_c), dim=1)
-        layers = [
-            (layer.get_parameter("proj.weight"), layer.get_parameter("proj.bias")) for layer in head.linear_c
-        ]
-        bias_D = -_exact(norm.get_buffer("running_mean"))
-        weights = []
-        for block, (weight, bias) in zip(blocks[::-1], layers, strict=True):  # stored stage 4 first
-            weights.append((scale_D[:, None] * block @ _exact(weight))[:, :, None, None])
-            bias_D = bias_D + block @ _exact(bias)
-        self.products = nn.ModuleList(_conv(weight) for weight in weights[1:])
-        self.finest = _conv(weights[0], scale_D * bias_D + _exact(norm.bias))
-        self.classifier = _conv(_exact(head.classifier.weight), _exact(head.classifier.bias))
+        self.align_corners = align_corners
+        self.finest, self.products = products[0], nn.ModuleList(products[1:])
+        self.classifier = _conv(_exact(classifier.weight), _exact(classifier.bias))
 
     def forward(self, maps_BCHW: list[Tensor]) -> Tensor:
         """Return logits (B, K, H, W) at the size of the first map."""
@@ -202,7 +208,7 @@ class HeadGraph(nn.Module):
         total_BDHW: Tensor | None = None
         for product, map_BChw in zip(reversed(list(self.products)), reversed(maps_BCHW[1:]), strict=True):
             resized_BDHW = F.interpolate(
-                product(map_BChw), finest_BCHW.shape[2:], mode="bilinear", align_corners=False
+                product(map_BChw), finest_BCHW.shape[2:], mode="bilinear", align_corners=self.align_corners
             )
             total_BDHW = resized_BDHW if total_BDHW is None else total_BDHW + resized_BDHW
         fused_BDHW = self.finest(finest_BCHW)
@@ -210,6 +216,50 @@ class HeadGraph(nn.Module):
             F.relu(fused_BDHW if total_BDHW is None else fused_BDHW + total_BDHW)
         )
         return logits_BKHW
+
+
+def _head(head: nn.Module) -> nn.Module:
+    if type(head) is Head:
+        return _linear_head(head)
+    return _conv_head(head) if type(head) is SegFormerConvHead else deepcopy(head).cpu().eval()
+
+
+def _linear_head(head: Head) -> HeadGraph:
+    """The published head: a linear for each map, and one for all of them."""
+    scale_D, bias_D = _scale_and_shift(head.batch_norm)
+    blocks = _exact(head.linear_fuse.weight).flatten(1).chunk(len(head.linear_c), dim=1)
+    weights = []
+    for block, layer in zip(blocks[::-1], head.linear_c, strict=True):  # stored stage 4 first
+        block = scale_D[:, None] * block
+        weights.append((block @ _exact(layer.get_parameter("proj.weight")))[:, :, None, None])
+        bias_D = bias_D + block @ _exact(layer.get_parameter("proj.bias"))
+    biases = [bias_D, *[None] * (len(weights) - 1)]
+    return HeadGraph([_conv(*both) for both in zip(weights, biases, strict=True)], head.classifier)
+
+
+def _conv_head(head: SegFormerConvHead) -> HeadGraph:
+    """OpenMMLab's: a convolution, batch norm and ReLU for each map, and one for all of them."""
+    weight, bias_D = _folded(head.fusion_conv)
+    products = [
+        nn.Sequential(
+            _conv(*_folded(layer)), nn.ReLU(), _conv(block, bias_D if layer is head.convs[0] else None)
+        )
+        for layer, block in zip(head.convs, weight.chunk(len(head.convs), dim=1), strict=True)
+    ]
+    return HeadGraph(products, head.classifier, align_corners=head.align_corners)
+
+
+def _folded(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight (D, C, h, w) and bias (D,) of a convolution and the batch norm after it."""
+    assert isinstance(layer, ConvNormAct)
+    scale_D, shift_D = _scale_and_shift(layer.bn)
+    return _exact(layer.conv.weight) * scale_D[:, None, None, None], shift_D
+
+
+def _scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies each channel by, and what it then adds."""
+    scale_D = _exact(norm.weight) * torch.rsqrt(_exact(norm.get_buffer("running_var")) + norm.eps)
+    return scale_D, _exact(norm.bias) - _exact(norm.get_buffer("running_mean")) * scale_D
 
 
 class RootMeanSquare(nn.Module):
