@@ -4,6 +4,7 @@ import json
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,17 @@ def test_the_model_itself_may_be_asked_for_other_windows(levels: Dataset) -> Non
         "blend": "uniform",
     }
     assert report.settings == how
+
+
+def test_a_report_says_how_images_were_resized_where_it_is_not_the_default(
+    levels: Dataset,
+) -> None:
+    sized = {"inference": "whole", "flip": False, "resize": "exact", "resize_hw": [40, 40]}
+    data = DataConfig(resize="exact", resize_hw=(40, 40))
+    assert evaluate(predictor(data=data), data=levels, quiet=True).settings == sized
+    other = replace(data, interpolation="bicubic", rounding="torchvision")
+    said = {"interpolation": "bicubic", "rounding": "torchvision"}
+    assert evaluate(predictor(data=other), data=levels, quiet=True).settings == sized | said
 
 
 # what does not fit ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,6 +18,8 @@ import terrazzo as tz
 from conftest import write_boxes
 from terrazzo import exporting
 from terrazzo.cli import main
+from terrazzo.data.transforms import DataConfig, resize_image
+from terrazzo.endtoend import EndToEnd
 from terrazzo.errors import (
     ExistingOutputError,
     ExportError,
@@ -180,6 +183,25 @@ def test_an_end_to_end_graph_takes_a_camera_image_and_gives_classes(
     assert (mask[0] == expected).mean() > 0.999
     with pytest.raises(tz.TerrazzoError, match="exported for images of one size"):
         tz.load(out)(street(40, 67))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("rounding", ["pillow", "torchvision"])
+@pytest.mark.parametrize("seen_hw", [(30, 40), (90, 51)])
+def test_an_end_to_end_graph_resizes_as_its_model_does(
+    seen_hw: tuple[int, int], rounding: Any, interpolation: Any
+) -> None:
+    data = DataConfig(resize="exact", resize_hw=seen_hw, interpolation=interpolation, rounding=rounding)
+    graph = EndToEnd(torch.nn.Identity(), size_hw=(45, 67), data=data, align_corners=False)
+    image = np.random.default_rng(3).integers(0, 2, (45, 67, 3), dtype=np.uint8) * np.uint8(255)
+    assert graph.across is not None
+    assert graph.down is not None
+    found = graph.down(graph.across(torch.from_numpy(image)[None].float(), 2), 1)[0].numpy()
+    differ = np.abs(found - resize_image(image, seen_hw, data))
+    assert differ.max() <= (
+        1 if rounding == "pillow" else 0
+    )  # 16 bits times 8 are exact in float32, 22 are not
+    assert differ.mean() < 0.01
 
 
 def test_a_failed_proof_writes_nothing_and_leaves_what_was_there(

@@ -1,6 +1,7 @@
 """The one eye: networks whose answer is known, whole and in windows, at any size, and what is refused in words."""
 
 import copy
+import re
 import subprocess
 import sys
 import threading
@@ -30,11 +31,13 @@ from terrazzo.errors import (
     WeightsError,
 )
 from terrazzo.inference import Predictor, ahead, batches, load
+from terrazzo.kernels.crop_resize import crop_resize_reference
 from terrazzo.nn.outputs import Output
 from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.nn.weights import save_model
 from terrazzo.recipe import EvalConfig, Recipe
 from terrazzo.sources import Source
+from tiny_segformer import rewrite
 
 THREE = Classes(("low", "middle", "high"))
 
@@ -659,6 +662,35 @@ def test_a_model_of_transformers_sees_the_size_its_processor_says(model_folder: 
     assert (predictor.data.resize, predictor.data.resize_hw) == ("exact", (64, 48))
     assert predictor.remap is None
     assert predictor.classes.names == THREE.names
+
+
+def test_a_processor_that_is_called_fast_resizes_in_torchvisions_rounding(tmp_path: Path) -> None:
+    network = SegFormer(TINY, 3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    save_model(tmp_path, network, classes=THREE, preprocessing={"resize": "exact", "resize_hw": (64, 48)})
+    (tmp_path / "terrazzo.json").unlink()
+    image, seen = picture(150, 131), {}
+    for name, rounding in (
+        ("SegformerImageProcessor", "pillow"),
+        ("SegformerImageProcessorFast", "torchvision"),
+    ):
+        rewrite(tmp_path / "preprocessor_config.json", image_processor_type=name)
+        predictor = load(tmp_path, device="cpu")
+        assert predictor.data.rounding == rounding
+        seen[rounding] = np.rint(predictor.eye.input(image) * 255)
+        resized = crop_resize_reference(image, (0, 0, 150, 131), (64, 48), rounding=predictor.data.rounding)
+        np.testing.assert_array_equal(seen[rounding][0], resized.transpose(2, 0, 1))
+    differ = np.abs(seen["pillow"] - seen["torchvision"])
+    assert differ.max() == 1
+    assert differ.mean() < 0.01
+
+
+def test_a_rounding_that_is_none_is_told_with_the_model(tmp_path: Path) -> None:
+    network = SegFormer(TINY, 3, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    for key, wrong in (("rounding", "opencv"), ("interpolation", ["bilinear"])):
+        save_model(tmp_path, network, classes=THREE, preprocessing={"resize": "exact", key: wrong})
+        with pytest.raises(WeightsError, match=re.escape(f"{wrong!r} where one of ")) as caught:
+            load(tmp_path, device="cpu")
+        assert str(tmp_path) in str(caught.value)
 
 
 def test_a_run_stands_for_its_best_checkpoint(

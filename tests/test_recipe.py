@@ -156,6 +156,17 @@ def test_a_wrong_override_is_told_with_what_to_type(override: str, sentence: str
     assert refused(lambda: MINE.with_overrides([override])) == sentence
 
 
+@pytest.mark.parametrize("other", ["data.interpolation=bicubic", "data.rounding=torchvision"])
+def test_resizing_as_opencv_does_is_not_resizing_as_another(other: str) -> None:
+    said = refused(lambda: MINE.with_overrides(["data.resize=sides", other]))
+    assert (
+        "data.resize=sides evaluates and predicts with OpenCV's bilinear resizing, and with no other." in said
+    )
+    assert other in said
+    assert MINE.with_overrides(["data.resize=sides"]).data.resize == "sides"
+    assert MINE.with_overrides(["data.resize=short", other]).data.resize == "short"
+
+
 def test_what_is_decoded_for_each_crop_anew_is_not_kept() -> None:
     wrong = ["data.scaled_decoding=true", "data.cache=disk"]
     assert "found: data.scaled_decoding=true and data.cache=disk" in refused(

@@ -4,7 +4,7 @@
     -> mask (1, H, W) uint8, or int32 above 255 classes
 
 for images of one size, as a camera gives them. Resizing is a weighted sum of a few gathered rows and columns, with the
-weights of `kernels.crop_resize` and its rounding to grey levels, so that every runtime computes it alike (antialiased
+weights of `kernels.resize_filter` and rounded to grey levels, so that every runtime computes it alike (antialiased
 resizing is no operation that they agree on).
 
 Shapes: B batch (1), C channels, H W height and width of the image, h w as the network sees it, T taps, n pixels.
@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from terrazzo.classes import IGNORE_8BIT
 from terrazzo.data.transforms import DataConfig, resized_hw
 from terrazzo.errors import UsageError
-from terrazzo.kernels.crop_resize import line_taps
+from terrazzo.kernels.resize_filter import line_taps
 from terrazzo.nn.outputs import as_output
 from terrazzo.recipe import EvalConfig
 
@@ -36,8 +36,13 @@ class EndToEnd(nn.Module):
         self.network, self.size_hw, self.align_corners = network, size_hw, align_corners
         height, width = resized_hw(size_hw, data)
         is_plain = data.resize == "sides"  # without antialiasing, see kernels.plain_resize
-        self.across = Taps(size_hw[1], width, is_plain) if width != size_hw[1] else None
-        self.down = Taps(size_hw[0], height, is_plain) if height != size_hw[0] else None
+        pairs = ((size_hw[1], width), (size_hw[0], height))
+        self.across, self.down = (
+            None
+            if size == count
+            else Taps(*(_plain_taps(size, count) if is_plain else _taps(size, count, data)), size)
+            for size, count in pairs
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """(1, H, W, C) uint8 -> (1, H, W) class ids."""
@@ -55,9 +60,10 @@ class EndToEnd(nn.Module):
 class Taps(nn.Module):
     """A line of pixels resized: each of n is the weighted sum of T gathered ones, rounded to a grey level."""
 
-    def __init__(self, size: int, count: int, is_plain: bool) -> None:
+    def __init__(self, starts: NDArray[np.int64], weights: NDArray[np.float64], size: int) -> None:
+        """starts: the first pixel that each of n reads of a line of `size`; weights: (n, T)."""
         super().__init__()
-        starts, weights = _plain_taps(size, count) if is_plain else line_taps(size, count)
+        self.overshoots = bool((weights < 0).any())  # beyond black and white
         places = np.minimum(starts[:, None] + np.arange(weights.shape[1]), size - 1)
         self.register_buffer("places_Tn", torch.from_numpy(places.T.copy()), persistent=False)
         self.register_buffer("weights_Tn", torch.from_numpy(weights.T.astype(np.float32)), persistent=False)
@@ -72,7 +78,8 @@ class Taps(nn.Module):
             )  # fmt: skip
             total = part if total is None else total + part
         assert total is not None
-        return torch.floor(total + 0.5)
+        rounded = torch.floor(total + 0.5)
+        return rounded.clamp(0, 255) if self.overshoots else rounded
 
 
 def refuse_unfit(data: DataConfig, eval: EvalConfig, dtype: str) -> None:
@@ -91,6 +98,10 @@ def refuse_unfit(data: DataConfig, eval: EvalConfig, dtype: str) -> None:
             hint="Export the network alone; terrazzo does the rest around it:",
             command="terrazzo export MODEL --format onnx --out DIR",
         )
+
+
+def _taps(size: int, count: int, data: DataConfig) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    return line_taps(size, count, interpolation=data.interpolation, rounding=data.rounding)
 
 
 def _plain_taps(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from terrazzo import rendering
 from terrazzo.classes import Classes, is_void
 from terrazzo.data import Dataset, Split, open_dataset
+from terrazzo.data.transforms import DataConfig
 from terrazzo.errors import DatasetFormatError, ExistingOutputError, UsageError
 from terrazzo.images import write_image
 from terrazzo.inference import Predictor, ahead, batches, load
@@ -419,6 +420,11 @@ def _settings(predictor: Predictor, limit: int | None) -> dict[str, Any]:
         settings["scales"] = list(look.scales)
     if data.resize != "original":
         settings["resize_hw"] = list(data.resize_hw)
+        settings |= {
+            name: value
+            for name in ("interpolation", "rounding")
+            if (value := getattr(data, name)) != getattr(DataConfig, name)
+        }
     return settings | ({"limit": limit} if limit is not None else {})
 
 

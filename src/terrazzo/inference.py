@@ -40,6 +40,7 @@ from terrazzo.errors import (
 from terrazzo.exported import find_exported
 from terrazzo.images import decode_image, read_image
 from terrazzo.kernels.resize_argmax import resize_argmax
+from terrazzo.kernels.resize_filter import INTERPOLATIONS, ROUNDINGS
 from terrazzo.kernels.threads import MOST_PASSES, default_threads
 from terrazzo.nn.weights import described, read_model
 from terrazzo.prediction import Prediction
@@ -85,10 +86,10 @@ class Predictor:
     ) -> None:
         """network: image (B, C, H, W) float32 in [0, 1] -> logits (B, K, h, w); moved to `device`. Or a backend.
 
-        data: the recipe's `data`, of which `resize` and `resize_hw` count here; eval: the recipe's `eval`. precision:
-        "f32", "bf16", "f16" or "auto". remap: the data set's table, for raw ids. channels: of the images, where the
-        network has no `channels` of its own. name: what the model is called in what it writes. notes: what a user
-        should hear about it. about: its terrazzo.json.
+        data: the recipe's `data`, of which `resize`, `resize_hw`, `interpolation` and `rounding` count here; eval: the
+        recipe's `eval`. precision: "f32", "bf16", "f16" or "auto". remap: the data set's table, for raw ids. channels:
+        of the images, where the network has no `channels` of its own. name: what the model is called in what it writes.
+        notes: what a user should hear about it. about: its terrazzo.json.
         """
         if isinstance(network, nn.Module):
             on = device if isinstance(device, torch.device) else choose_device(device)
@@ -305,7 +306,8 @@ def load(
     A model folder is one that terrazzo wrote, or a SegFormer of transformers; a checkpoint is a .pth of MMSegmentation,
     0.x or 1.x, and config the .py file it was trained with, where it does not hold its text; or what `export` wrote, a
     folder or the .onnx or .xml in it. A model looks at images as it was trained to: resize, windows and flip are those
-    of its recipe, its preprocessor_config.json or its config.
+    of its recipe, its preprocessor_config.json or its config. An image processor whose name ends in "Fast" resizes in
+    torchvision's rounding, any other in Pillow's (see `DataConfig.rounding`).
     backend: "torch", "openvino", "onnx"; "auto" is the fastest of them for this device that is installed, never changes
     precision, and is told in `notes` and `backend`. What is converted for it is kept in the user's cache folder.
     network: one's own module for a model whose architecture is not one of terrazzo's; its weights are loaded into it.
@@ -383,7 +385,18 @@ def _channels(about: Mapping[str, Any]) -> int | None:
 def _data_config(preprocessing: Mapping[str, Any]) -> DataConfig:
     """How a model without a recipe saw its images."""
     resize, resize_hw = preprocessing.get("resize", "original"), preprocessing.get("resize_hw", (512, 512))
-    return DataConfig(resize=resize, resize_hw=(int(resize_hw[0]), int(resize_hw[1])))
+    return DataConfig(
+        resize=resize,
+        resize_hw=(int(resize_hw[0]), int(resize_hw[1])),
+        interpolation=_one_of(INTERPOLATIONS, preprocessing.get("interpolation", "bilinear")),
+        rounding=_one_of(ROUNDINGS, preprocessing.get("rounding", "pillow")),
+    )
+
+
+def _one_of(known: tuple[T, ...], found: Any) -> T:
+    if found not in known:
+        raise ValueError(f"{found!r:.60} where one of {', '.join(map(str, known))} is expected")
+    return known[known.index(found)]
 
 
 def _eval_config(preprocessing: Mapping[str, Any]) -> EvalConfig:

@@ -274,7 +274,13 @@ class Keeper:
                 folder,
                 self.network,
                 classes=job.data.classes,
-                preprocessing={"resize": data.resize, "resize_hw": data.resize_hw, "dtype": job.data.dtype},
+                preprocessing={
+                    "resize": data.resize,
+                    "resize_hw": data.resize_hw,
+                    "interpolation": data.interpolation,
+                    "rounding": data.rounding,
+                    "dtype": job.data.dtype,
+                },
                 terrazzo=provenance.of_model(
                     job,
                     step=done,

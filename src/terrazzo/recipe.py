@@ -363,6 +363,15 @@ def _disagreements(recipe: Recipe) -> Iterator[RecipeError]:
             f"data.scale is {leaf.to_text(recipe.data.scale)}.",
             expected="the smallest factor, then the largest",
         )
+    if recipe.data.resize == "sides" and (recipe.data.interpolation, recipe.data.rounding) != (
+        "bilinear",
+        "pillow",
+    ):
+        yield RecipeError(
+            "data.resize=sides evaluates and predicts with OpenCV's bilinear resizing, and with no other.",
+            found=f"data.interpolation={recipe.data.interpolation} and data.rounding={recipe.data.rounding}",
+            expected="data.interpolation=bilinear and data.rounding=pillow, or another data.resize",
+        )
     if train.compile and train.shard == "fsdp":
         yield RecipeError(
             "train.compile does not know a network that is spread over processes.",

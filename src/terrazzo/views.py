@@ -66,7 +66,7 @@ class Eye:
     num_classes: int
     """K."""
     data: DataConfig
-    """The recipe's `data`, of which `resize` and `resize_hw` count here."""
+    """The recipe's `data`, of which `resize`, `resize_hw`, `interpolation` and `rounding` count here."""
     eval: EvalConfig
     """The recipe's `eval`."""
 
@@ -145,7 +145,7 @@ class Eye:
     def _resized(self, image: Image, size_hw: tuple[int, int]) -> Image:
         if self.data.resize == "sides" and size_hw != image.shape[:2]:
             return plain_resize(image, size_hw)  # as those saw images who trained networks so
-        return resize_image(image, size_hw, threads=default_threads())
+        return resize_image(image, size_hw, self.data, threads=default_threads())
 
     def _window_bands(self, height: int, resized: Image) -> Iterator[Band]:
         """Bands of the original image's `height` rows, from windows over the `resized` image."""

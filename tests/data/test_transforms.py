@@ -184,6 +184,13 @@ def test_without_augmentation_only_the_size_changes() -> None:
     squashed = transform(DataConfig(augment=False, resize="exact", resize_hw=(20, 20)))
     image, mask = squashed(sample, draws(0))
     np.testing.assert_array_equal(image, unit_range(resize_image(sample.image, (20, 20))).transpose(2, 0, 1))
+    other = DataConfig(
+        augment=False, resize="exact", resize_hw=(20, 20), interpolation="bicubic", rounding="torchvision"
+    )
+    seen, _ = transform(other)(sample, draws(0))
+    resized = resize_image(sample.image, (20, 20), other)
+    np.testing.assert_array_equal(seen, unit_range(resized).transpose(2, 0, 1))
+    assert (seen != image).mean() > 0.3
     assert sample.mask is not None
     np.testing.assert_array_equal(
         mask, np.asarray(Image.fromarray(sample.mask).resize((20, 20), Image.Resampling.NEAREST))

@@ -6,6 +6,7 @@ from PIL import Image
 
 from terrazzo.kernels import crop_resize as module
 from terrazzo.kernels.crop_resize import crop_resize, crop_resize_mask, crop_resize_reference
+from terrazzo.kernels.resize_filter import Interpolation, Rounding
 
 RNG = np.random.default_rng(20)
 SIZES = [(17, 23), (64, 48), (5, 90), (1, 1), (40, 1)]
@@ -22,14 +23,18 @@ def whole(image: np.ndarray) -> tuple[float, float, float, float]:
     return 0.0, 0.0, float(image.shape[0]), float(image.shape[1])
 
 
-def pillow(image: np.ndarray, source_yxhw: tuple[float, ...], size_hw: tuple[int, int]) -> np.ndarray:
+def pillow(
+    image: np.ndarray,
+    source_yxhw: tuple[float, ...],
+    size_hw: tuple[int, int],
+    interpolation: str = "bilinear",
+) -> np.ndarray:
     """Pillow's result, across first: in one call, version 13 goes down first where the height shrinks more."""
     top, left, height, width = source_yxhw
     line = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    line = line.resize(
-        (size_hw[1], line.height), Image.Resampling.BILINEAR, box=(left, 0, left + width, line.height)
-    )
-    line = line.resize(size_hw[::-1], Image.Resampling.BILINEAR, box=(0, top, size_hw[1], top + height))
+    resample = Image.Resampling[interpolation.upper()]
+    line = line.resize((size_hw[1], line.height), resample, box=(left, 0, left + width, line.height))
+    line = line.resize(size_hw[::-1], resample, box=(0, top, size_hw[1], top + height))
     return np.asarray(line).reshape(*size_hw, image.shape[2])
 
 
@@ -44,29 +49,35 @@ def triangle(start: float, length: float, count: int, size: int) -> np.ndarray:
     return matrix / matrix.sum(axis=1, keepdims=True)
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size_hw", TARGETS)
 @pytest.mark.parametrize("hw", SIZES)
 def test_8bit_images_are_resized_as_pillow_does_to_the_last_bit(
-    hw: tuple[int, int], size_hw: tuple[int, int]
+    hw: tuple[int, int], size_hw: tuple[int, int], interpolation: Interpolation
 ) -> None:
     for channels in (1, 3):
         image = random_image(hw, channels)
-        got = crop_resize(image, whole(image), size_hw)
-        np.testing.assert_array_equal(got, pillow(image, whole(image), size_hw))
+        got = crop_resize(image, whole(image), size_hw, interpolation=interpolation)
+        np.testing.assert_array_equal(got, pillow(image, whole(image), size_hw, interpolation))
         in_one_call = Image.fromarray(image.squeeze(2) if channels == 1 else image).resize(
-            size_hw[::-1], Image.Resampling.BILINEAR
+            size_hw[::-1], Image.Resampling[interpolation.upper()]
         )
-        assert np.abs(got.astype(int) - np.asarray(in_one_call).reshape(got.shape)).max() <= 1
+        most = (
+            1 if interpolation == "bilinear" else 60
+        )  # what is cut off at black and white in between depends on the order
+        assert np.abs(got.astype(int) - np.asarray(in_one_call).reshape(got.shape)).max() <= most
 
 
-def test_8bit_rectangles_are_resized_as_pillow_does_to_the_last_bit() -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_8bit_rectangles_are_resized_as_pillow_does_to_the_last_bit(interpolation: Interpolation) -> None:
     image = random_image((60, 80), 3)
     for _ in range(40):
         top, left = RNG.integers(0, 4 * 40) / 4, RNG.integers(0, 4 * 60) / 4  # Pillow keeps a box in float32
         height, width = RNG.integers(1, 4 * (60 - top)) / 4, RNG.integers(1, 4 * (80 - left)) / 4
         size_hw = int(RNG.integers(1, 70)), int(RNG.integers(1, 70))
         source = (top, left, height, width)
-        np.testing.assert_array_equal(crop_resize(image, source, size_hw), pillow(image, source, size_hw))
+        got = crop_resize(image, source, size_hw, interpolation=interpolation)
+        np.testing.assert_array_equal(got, pillow(image, source, size_hw, interpolation))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
@@ -111,7 +122,10 @@ def test_a_crop_is_a_part_of_the_whole_image_resized(dtype: type) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_the_kernel_is_its_reference(dtype: type, channels: int) -> None:
+@pytest.mark.parametrize(("interpolation", "rounding"), [("bilinear", "pillow"), ("bicubic", "torchvision")])
+def test_the_kernel_is_its_reference(
+    dtype: type, channels: int, interpolation: Interpolation, rounding: Rounding
+) -> None:
     image = random_image((37, 29), channels, dtype)
     for source, size_hw in [
         (whole(image), (11, 40)),
@@ -119,11 +133,15 @@ def test_the_kernel_is_its_reference(dtype: type, channels: int) -> None:
         ((0.0, 0.0, 1.0, 1.0), (5, 4)),
     ]:
         for flip in (False, True):
-            got = crop_resize(image, source, size_hw, flip=flip)
-            expected = crop_resize_reference(image, source, size_hw, flip=flip)
+            got = crop_resize(
+                image, source, size_hw, flip=flip, interpolation=interpolation, rounding=rounding
+            )
+            expected = crop_resize_reference(
+                image, source, size_hw, flip=flip, interpolation=interpolation, rounding=rounding
+            )
             assert got.dtype == expected.dtype == dtype
             if dtype == np.float32:  # a sum may be fused in the kernel
-                np.testing.assert_allclose(got, expected, rtol=1e-6)
+                np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-6)
             else:
                 assert (got != expected).mean() <= (0 if dtype == np.uint8 else 1e-3)
 
@@ -196,6 +214,20 @@ def test_a_flip_mirrors_the_crop() -> None:
     for size_hw in [(16, 16), (50, 61)]:
         mirrored = crop_resize(image, source, size_hw)[:, ::-1]
         np.testing.assert_array_equal(crop_resize(image, source, size_hw, flip=True), mirrored)
+
+
+def test_what_bicubic_shoots_over_black_and_white_is_cut_off() -> None:
+    for dtype in (np.uint8, np.uint16):
+        white = np.iinfo(dtype).max
+        edge = np.zeros((12, 12, 3), dtype)
+        edge[4:8, 4:8] = white
+        got = crop_resize(edge, whole(edge), (31, 29), interpolation="bicubic")
+        assert got.max() == white  # one more would be 0
+        assert got.min() == 0
+        assert (got[0] == 0).all()
+    free = crop_resize((edge / 65535).astype(np.float32), whole(edge), (31, 29), interpolation="bicubic")
+    assert free.max() > 1  # a float image has no end
+    assert free.min() < 0
 
 
 def test_only_the_rectangle_and_the_reach_of_its_filter_are_read() -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from terrazzo.errors import WeightsError
 from terrazzo.nn.segformer import SegFormer
 from terrazzo.nn.segformer_files import preprocessing_of, stored_name
-from terrazzo.nn.weights import read_model
-from tiny_segformer import TINY, agree, as_transformers_saves_it, rewrite, tiny
+from terrazzo.nn.weights import read_model, save_model
+from tiny_segformer import ROAD, TINY, agree, as_transformers_saves_it, rewrite, tiny
 
 
 def test_names_of_transformers_5_in_memory_become_those_of_its_files():
@@ -42,11 +42,40 @@ def test_a_transformers_folder_brings_its_sizes_and_names(saved: Path):
         ({"size": {"height": 30, "width": 40}}, {"resize": "exact", "resize_hw": (30, 40)}),
         ({"size": {"shortest_edge": 30}}, {"resize": "short", "resize_hw": (30, 30)}),
         ({"size": 512}, {"resize": "exact", "resize_hw": (512, 512)}),  # configs of 2022
+        ({"size": 64, "resample": 2}, {"resize": "exact", "resize_hw": (64, 64)}),
+        ({"size": 64, "resample": 3}, {"resize": "exact", "resize_hw": (64, 64), "interpolation": "bicubic"}),
+        (
+            {"size": 64, "image_processor_type": "BeitImageProcessor"},
+            {"resize": "exact", "resize_hw": (64, 64)},
+        ),
+        (
+            {"size": 64, "image_processor_type": "BeitImageProcessorFast"},
+            {"resize": "exact", "resize_hw": (64, 64), "rounding": "torchvision"},
+        ),
+        ({"do_resize": False, "image_processor_type": "BeitImageProcessorFast"}, {"resize": "original"}),
         ({}, {"resize": "original"}),
     ],
 )
 def test_resizing_is_read_from_the_processor(config: dict[str, Any], expected: dict[str, Any]):
     assert preprocessing_of(config, 3)[2] == expected
+
+
+@pytest.mark.parametrize("rounding", ["pillow", "torchvision"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_how_images_are_resized_is_kept_in_both_files(rounding: str, interpolation: str, tmp_path: Path):
+    said = {"resize": "exact", "resize_hw": (48, 64), "interpolation": interpolation, "rounding": rounding}
+    save_model(tmp_path, tiny(), classes=ROAD, preprocessing=said)
+    assert read_model(tmp_path).preprocessing == said | {"resize_hw": [48, 64], "dtype": "uint8"}
+    (tmp_path / "terrazzo.json").unlink()  # what is left is what transformers reads
+    default = {"interpolation": "bilinear", "rounding": "pillow"}
+    assert default | read_model(tmp_path).preprocessing == said
+
+
+def test_a_model_saved_before_there_was_a_choice_is_read_as_before(saved: Path):
+    rewrite(
+        saved / "preprocessor_config.json", image_processor_type="SegformerImageProcessorFast", resample=3
+    )
+    assert read_model(saved).preprocessing == {"resize": "exact", "resize_hw": [48, 64], "dtype": "uint8"}
 
 
 @pytest.mark.parametrize(

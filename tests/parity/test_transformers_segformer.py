@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from terrazzo.classes import Classes
+from terrazzo.inference import load
 from terrazzo.nn import IMAGENET_MEAN, IMAGENET_STD, ModelConfig, build
 from terrazzo.nn.segformer import SegFormer
 from terrazzo.nn.segformer_files import model_config, stored_name
@@ -258,6 +259,33 @@ def test_their_processor_resizes_to_our_exact_size(tmp_path: Path):
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
     image_HWC = np.zeros((50, 61, 3), np.uint8)
     assert processor(image_HWC, return_tensors="pt").pixel_values.shape == (1, 3, 40, 72)
+
+
+@pytest.mark.parametrize("resample", [2, 3], ids=["bilinear", "bicubic"])
+@pytest.mark.parametrize(("name", "backend"), [("", "pil"), ("Fast", "torchvision")])
+def test_their_processor_resizes_as_ours_to_the_last_bit(
+    name: str, backend: str, resample: int, tmp_path: Path
+):
+    """A folder of transformers', read by both: bytes that went through their resize and through ours."""
+    if backend == "torchvision":
+        pytest.importorskip("torchvision", reason="torchvision is not installed")
+        if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+            pytest.skip("torchvision resizes bytes in whole numbers where the processor has AVX2")
+    theirs_like(ours("segformer-b0")).save_pretrained(tmp_path)
+    said = {"image_processor_type": f"SegformerImageProcessor{name}", "resample": resample}
+    said |= {"size": {"height": 40, "width": 72}, "do_rescale": False, "do_normalize": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(said))
+    predictor = load(tmp_path, device="cpu", backend="torch")
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path, backend=backend)
+    rng = np.random.default_rng(5)
+    for hw in [(50, 161), (61, 50), (33, 40), (40, 100)]:
+        image_HWC = rng.integers(0, 256, (*hw, 3), dtype=np.uint8)
+        seen_BCHW = np.rint(predictor.eye.input(image_HWC) * 255)
+        made = processor(image_HWC, return_tensors="pt").pixel_values.numpy()
+        if (
+            hw[0] / 40 <= hw[1] / 72 or backend == "torchvision"
+        ):  # else Pillow 13 begins with the other direction
+            np.testing.assert_array_equal(seen_BCHW, made.astype(np.float32))
 
 
 def test_their_pipeline_predicts_what_our_network_does(tmp_path: Path):

@@ -39,6 +39,11 @@ class DataConfig:
     size in training, evaluation and prediction."""
     resize_hw: tuple[int, int] = (512, 512)
     """Height and width that `resize` aims at."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How pixels are mixed where an image is resized, in training as well; masks take the nearest pixel."""
+    rounding: Literal["pillow", "torchvision"] = "pillow"
+    """Whose arithmetic resizes 8-bit images, to the bit: Pillow's or torchvision's, a grey level apart in places; image
+    processors of transformers have either."""
     crop_hw: tuple[int, int] = (512, 512)
     """Height and width of a training crop."""
     scale: tuple[float, float] = (0.5, 2.0)
@@ -110,18 +115,29 @@ def typical_shrink(size_hw: Size, config: DataConfig) -> float:
     return min(whole / side for whole, side in zip(size_hw, resized, strict=True)) / middle
 
 
-def resize_image(image: NDArray[Any], size_hw: Size, *, threads: int = 1) -> NDArray[Any]:
-    """Return `image` (H, W, C) at `size_hw`, same dtype: bilinear, antialiased where it shrinks.
+def resize_image(
+    image: NDArray[Any], size_hw: Size, config: DataConfig | None = None, *, threads: int = 1
+) -> NDArray[Any]:
+    """Return `image` (H, W, C) at `size_hw`, same dtype, antialiased where it shrinks.
 
-    uint8 results are those of Pillow's BILINEAR to the last bit. uint16 and float32, which Pillow resizes one channel
-    at a time and in double precision, are computed in float32. The image itself is returned where its size is right.
+    config: of which `interpolation` and `rounding` count: uint8 results are those of Pillow or of torchvision to the
+    last bit. uint16 and float32, which Pillow resizes one channel at a time and in double precision, are computed in
+    float32. The image itself is returned where its size is right.
     """
     from terrazzo.kernels.crop_resize import crop_resize
 
     height, width = image.shape[:2]
     if (height, width) == tuple(size_hw):
         return image
-    return crop_resize(image, (0, 0, height, width), size_hw, threads=threads)
+    how = config or DataConfig()
+    return crop_resize(
+        image,
+        (0, 0, height, width),
+        size_hw,
+        interpolation=how.interpolation,
+        rounding=how.rounding,
+        threads=threads,
+    )
 
 
 def unit_range(image: NDArray[Any], *, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
@@ -285,7 +301,15 @@ class TrainTransform:
         else:
             fits = out is not None and out.shape[:2] == size_hw
             place = image.place(drawn.source)
-            crop = crop_resize(image.image, place, size_hw, flip=drawn.flip, out=out if fits else None)
+            crop = crop_resize(
+                image.image,
+                place,
+                size_hw,
+                flip=drawn.flip,
+                interpolation=self.config.interpolation,
+                rounding=self.config.rounding,
+                out=out if fits else None,
+            )
         crop_resize_mask(mask, drawn.source, size_hw, flip=drawn.flip, out=mask_HW[:height, :width])
         mask_HW[height:] = self.ignore
         mask_HW[:height, width:] = self.ignore

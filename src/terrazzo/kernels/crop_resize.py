@@ -1,10 +1,12 @@
 """Cut a rectangle out of an image and resize it, in one go: only the pixels that end up in the crop are touched.
 
-Images are resized bilinearly, with the filter widened where the image shrinks (antialiasing), which is what Pillow's
-BILINEAR does (its `Resample.c`; the triangle filter of Heckbert's zoom). For 8-bit images the result is Pillow's to the
-last bit: 22-bit fixed-point weights, across first, rounded to a grey level, then down (from Pillow 13 on, down first
-where the height shrinks more: a grey level apart in places). uint16 and float32 are computed in float32 and rounded
-once. As in Pillow, the filter may look past the rectangle, never past the image, so that
+Images are resized bilinearly or bicubically, with the filter widened where the image shrinks (antialiasing), as
+Pillow's BILINEAR and BICUBIC are (its `Resample.c`; the triangle filter is that of Heckbert's zoom). 8-bit images are
+resized in whole numbers, across first, rounded to a grey level, then down, in one of two roundings (`resize_filter`):
+Pillow's, to the last bit (from its version 13 on, it goes down first where the height shrinks more: a grey level apart
+in places), or torch's, which is torchvision's and that of the image processors of transformers. uint16 and float32
+are computed in float32 and rounded once. As in Pillow, the filter may look past the rectangle, never past the image, so
+that
 
     crop_resize(image, rectangle, size) == crop_resize(image, whole image, whole size)[the same rectangle]
 
@@ -23,10 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from terrazzo.kernels.compile import is_available, kernel, read_only
+from terrazzo.kernels.resize_filter import Interpolation, Rounding, Table, table, whole_numbers
 from terrazzo.kernels.threads import spread
 
-BITS = 22  # 32 - 8 for a grey level - 2 to spare, as Pillow
-HALF = 1 << (BITS - 1)
 PIECE_VALUES = 1 << 18  # values across that keep a thread busy for some tenths of a millisecond
 
 Array = NDArray[Any]
@@ -39,25 +40,29 @@ def crop_resize(
     size_hw: tuple[int, int],
     *,
     flip: bool = False,
+    interpolation: Interpolation = "bilinear",
+    rounding: Rounding = "pillow",
     out: Array | None = None,
     threads: int = 1,
 ) -> Array:
-    """Return the rectangle of `image` resized to `size_hw`, bilinear and antialiased.
+    """Return the rectangle of `image` resized to `size_hw`, antialiased.
 
     image: (H, W, C) uint8, uint16 or float32. source_yxhw: (top, left, height, width) in pixels of `image`, fractions
-    allowed, inside the image. flip: mirror left and right. out: (h, w, C) of the same dtype, C-contiguous, to write to.
+    allowed, inside the image. flip: mirror left and right. rounding: of 8-bit images; torch's weights are as fine as
+    the largest of them allows, so in its rounding a part may differ by a grey level from the whole.
+    out: (h, w, C) of the same dtype, C-contiguous, to write to.
     threads: at work on it; a loader, whose workers have an image each, wants 1.
     Returns (h, w, C) of the image's dtype. Time goes with the pixels of the rectangle, not of the image.
     """
     channels = image.shape[2]
-    tables = _tables(image.shape[:2], source_yxhw, size_hw)
+    tables = _tables(image.shape[:2], source_yxhw, size_hw, interpolation)
     if out is None:
         out = np.empty((*size_hw, channels), image.dtype)
     assert out.shape == (*size_hw, channels)
     assert out.dtype == image.dtype
     assert out.flags.c_contiguous
     if not is_available():
-        out[...] = _apply_plainly(image, tables, flip)
+        out[...] = _apply_plainly(image, tables, flip, rounding)
         return out
     (first, rows, y_starts, y_weights), (left, columns, x_starts, x_weights) = tables
     if not image.flags.c_contiguous:  # a turned or mirrored view: copy what is read, no more
@@ -69,25 +74,29 @@ def crop_resize(
         x_starts, x_weights = x_starts[::-1].copy(), x_weights[::-1]
     flat = out.reshape(size_hw[0], -1)
     threads = min(threads, -(-rows * flat.shape[1] // PIECE_VALUES))
+    overshoots = interpolation == "bicubic"  # beyond black and white, at edges
     if image.dtype == np.uint8:
         narrow = np.empty((rows, flat.shape[1]), np.uint8)
-        x_fixed, y_fixed = _fixed_point(x_weights), _fixed_point(y_weights)
+        (x_whole, x_bits), (y_whole, y_bits) = (
+            whole_numbers(one, rounding) for one in (x_weights, y_weights)
+        )
 
         def across(a: int, b: int) -> None:
-            _across_8bit(lines, first + a, x_starts, x_fixed, channels, narrow[a:b])
+            _across_8bit(lines, first + a, x_starts, x_whole, x_bits, channels, overshoots, narrow[a:b])
 
         def down(a: int, b: int) -> None:
-            _down_8bit(narrow, y_starts[a:b], y_fixed[a:b], flat[a:b])
+            _down_8bit(narrow, y_starts[a:b], y_whole[a:b], y_bits, overshoots, flat[a:b])
     else:
         wide = np.empty((rows, flat.shape[1]), np.float32)
         x_single, y_single = _single(x_weights), _single(y_weights)
         half = np.float32(0.5 if image.dtype == np.uint16 else 0.0)  # the cast to uint16 cuts off
+        clips = overshoots and image.dtype == np.uint16
 
         def across(a: int, b: int) -> None:
             _across(lines, first + a, x_starts, x_single, channels, wide[a:b])
 
         def down(a: int, b: int) -> None:
-            _down(wide, y_starts[a:b], y_single[a:b], half, flat[a:b])
+            _down(wide, y_starts[a:b], y_single[a:b], half, clips, flat[a:b])
 
     _in_pieces(across, rows, threads)
     _in_pieces(down, size_hw[0], threads)
@@ -127,57 +136,31 @@ def nearest_rows_columns(
 
 
 def crop_resize_reference(
-    image: Array, source_yxhw: Rectangle, size_hw: tuple[int, int], *, flip: bool = False
+    image: Array,
+    source_yxhw: Rectangle,
+    size_hw: tuple[int, int],
+    *,
+    flip: bool = False,
+    interpolation: Interpolation = "bilinear",
+    rounding: Rounding = "pillow",
 ) -> Array:
     """Return what `crop_resize` returns, in plain numpy: tap by tap, the same arithmetic."""
-    return _apply_plainly(image, _tables(image.shape[:2], source_yxhw, size_hw), flip)
+    tables = _tables(image.shape[:2], source_yxhw, size_hw, interpolation)
+    return _apply_plainly(image, tables, flip, rounding)
 
 
-def line_taps(size: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return, of a line of `size` pixels resized to `count`, which pixel each reads first, and its weights (n, T)."""
-    first, _, starts, weights = _table(0.0, float(size), count, size)
-    return first + starts, weights
-
-
-# (first source pixel read, how many are read, first tap of each result pixel counted from there, weights (n, T))
-_Table = tuple[int, int, NDArray[np.int64], NDArray[np.float64]]
-
-
-def _tables(hw: tuple[int, ...], source_yxhw: Rectangle, size_hw: tuple[int, int]) -> tuple[_Table, _Table]:
+def _tables(
+    hw: tuple[int, ...], source_yxhw: Rectangle, size_hw: tuple[int, int], interpolation: Interpolation
+) -> tuple[Table, Table]:
     top, left, height, width = source_yxhw
-    return _table(top, height, size_hw[0], hw[0]), _table(left, width, size_hw[1], hw[1])
-
-
-def _table(start: float, length: float, count: int, size: int) -> _Table:
-    """Triangle weights of `count` pixels over [start, start + length) of a line of `size` pixels."""
-    assert length > 0
-    assert start >= -1e-6
-    assert start + length <= size + 1e-6
-    scale = length / count
-    reach = max(scale, 1.0)  # of the triangle, to each side
-    centers = start + (np.arange(count) + 0.5) * scale
-    lowest = np.maximum((centers - reach + 0.5).astype(np.int64), 0)
-    highest = np.minimum((centers + reach + 0.5).astype(np.int64), size)
-    taps = int((highest - lowest).max())
-    starts = np.minimum(lowest, size - taps)
-    pixels = starts[:, None] + np.arange(taps)
-    weights = np.maximum(1.0 - np.abs((pixels - centers[:, None] + 0.5) * (1.0 / reach)), 0.0)
-    weights[(pixels < lowest[:, None]) | (pixels >= highest[:, None])] = 0.0
-    total = np.zeros(count)
-    for tap in range(taps):  # in order, as Pillow adds them
-        total += weights[:, tap]
-    weights /= total[:, None]
-    first = int(starts[0])
-    return first, int(starts[-1]) + taps - first, starts - first, weights
+    return table(top, height, size_hw[0], hw[0], interpolation), table(
+        left, width, size_hw[1], hw[1], interpolation
+    )
 
 
 def _nearest(start: float, length: float, count: int, size: int) -> NDArray[np.intp]:
     positions = np.floor(start + (np.arange(count) + 0.5) * (length / count)).astype(np.intp)
     return positions.clip(0, size - 1)
-
-
-def _fixed_point(weights: NDArray[np.float64]) -> NDArray[np.int32]:
-    return np.floor(weights * (1 << BITS) + 0.5).astype(np.int32, order="C")
 
 
 def _single(weights: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -191,16 +174,20 @@ def _in_pieces(task: Callable[[int, int], None], count: int, threads: int) -> No
     spread(lambda bounds: task(*bounds), itertools.pairwise(cuts), threads=threads)
 
 
-def _apply_plainly(image: Array, tables: tuple[_Table, _Table], flip: bool) -> Array:
+def _apply_plainly(image: Array, tables: tuple[Table, Table], flip: bool, rounding: Rounding) -> Array:
     (first, rows, y_starts, y_weights), (left, columns, x_starts, x_weights) = tables
     part = image[first : first + rows, left : left + columns]
     if image.dtype == np.uint8:
-        across = _taps(part.transpose(1, 0, 2), x_starts, _fixed_point(x_weights), HALF) >> BITS
-        down = _taps(across.transpose(1, 0, 2), y_starts, _fixed_point(y_weights), HALF) >> BITS
+        x_whole, x_bits = whole_numbers(x_weights, rounding)
+        y_whole, y_bits = whole_numbers(y_weights, rounding)
+        across = _taps(part.transpose(1, 0, 2), x_starts, x_whole, 1 << x_bits - 1) >> x_bits
+        down = _taps(across.clip(0, 255).transpose(1, 0, 2), y_starts, y_whole, 1 << y_bits - 1) >> y_bits
+        down = down.clip(0, 255)
     else:
         wide = _taps(part.transpose(1, 0, 2), x_starts, _single(x_weights), np.float32(0))
         half = np.float32(0.5 if image.dtype == np.uint16 else 0.0)
         down = _taps(wide.transpose(1, 0, 2), y_starts, _single(y_weights), half)
+        down = down.clip(0, 65535) if image.dtype == np.uint16 else down
     return np.ascontiguousarray((down[:, ::-1] if flip else down).astype(image.dtype))
 
 
@@ -231,53 +218,71 @@ def _across_8bit(
     first: int,
     starts: NDArray[np.int64],
     weights: NDArray[np.int32],
+    bits: int,
     channels: int,
+    clips: bool,
     result: NDArray[np.uint8],
 ) -> None:
     width, taps = weights.shape
+    half = np.int32(1 << bits - 1)
     one, two, step = np.uint64(1), np.uint64(2), np.uint64(channels)  # unsigned: no look for negative indices
     for y in range(result.shape[0]):
         line, out = lines[first + y], result[y]
         if channels == 3:  # three sums in registers: a third faster than channel by channel
             for x in range(width):
                 at, to = np.uint64(starts[x]), np.uint64(3 * x)
-                red = green = blue = np.int32(HALF)
+                red = green = blue = half
                 for tap in range(taps):
                     weight = weights[x, tap]
                     red = np.int32(red + weight * np.int32(line[at]))
                     green = np.int32(green + weight * np.int32(line[at + one]))
                     blue = np.int32(blue + weight * np.int32(line[at + two]))
                     at += step
-                out[to] = red >> BITS
-                out[to + one] = green >> BITS
-                out[to + two] = blue >> BITS
+                if clips:
+                    out[to] = min(max(red >> bits, 0), 255)
+                    out[to + one] = min(max(green >> bits, 0), 255)
+                    out[to + two] = min(max(blue >> bits, 0), 255)
+                else:
+                    out[to] = red >> bits
+                    out[to + one] = green >> bits
+                    out[to + two] = blue >> bits
         else:
             for x in range(width):
                 for channel in range(channels):
                     at = np.uint64(starts[x] + channel)
-                    total = np.int32(HALF)
+                    total = half
                     for tap in range(taps):
                         total = np.int32(total + weights[x, tap] * np.int32(line[at]))
                         at += step
-                    out[np.uint64(x * channels + channel)] = total >> BITS
+                    value = total >> bits
+                    out[np.uint64(x * channels + channel)] = min(max(value, 0), 255) if clips else value
 
 
 @kernel()
 def _down_8bit(
-    lines: NDArray[np.uint8], starts: NDArray[np.int64], weights: NDArray[np.int32], result: NDArray[np.uint8]
+    lines: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    weights: NDArray[np.int32],
+    bits: int,
+    clips: bool,
+    result: NDArray[np.uint8],
 ) -> None:
     height, taps = weights.shape
     width = lines.shape[1]
     total = np.empty(width, np.int32)
     for y in range(height):
-        total[:] = HALF
+        total[:] = 1 << bits - 1
         for tap in range(taps):
             weight = weights[y, tap]
             line = lines[starts[y] + tap]
             for x in range(width):
                 total[x] += weight * line[x]
-        for x in range(width):
-            result[y, x] = total[x] >> BITS
+        if clips:
+            for x in range(width):
+                result[y, x] = min(max(total[x] >> bits, 0), 255)
+        else:
+            for x in range(width):
+                result[y, x] = total[x] >> bits
 
 
 @kernel()
@@ -309,6 +314,7 @@ def _down(
     starts: NDArray[np.int64],
     weights: NDArray[np.float32],
     half: np.float32,
+    clips: bool,
     result: Array,
 ) -> None:
     height, taps = weights.shape
@@ -321,5 +327,8 @@ def _down(
             line = lines[starts[y] + tap]
             for x in range(width):
                 total[x] += weight * line[x]
+        if clips:
+            for x in range(width):
+                total[x] = min(max(total[x], np.float32(0)), np.float32(65535))
         for x in range(width):
             result[y, x] = total[x]

@@ -165,13 +165,15 @@ def normalisation_of(
 
 
 def preprocessing_of(processor: Mapping[str, Any], network: HuggingFaceNetwork) -> dict[str, Any]:
-    """How images reach the network: "resize", "resize_hw", and windows where it sees one size alone."""
+    """How images reach the network: "resize", "resize_hw", where it is not the default "interpolation" and "rounding",
+    and windows where it sees one size alone."""
     _, _, preprocessing = segformer_files.preprocessing_of(processor, network.channels)
     if network.kind in OF_ONE_SIZE:
         size = network.model.config.image_size
         side = int(size if isinstance(size, int) else max(size))
         is_split = bool(processor.get("do_split_image", False))
         preprocessing = {"resize": "short" if is_split else "fit", "resize_hw": (side, side)}
+        preprocessing |= segformer_files.how_resized(processor)
         if is_split:
             preprocessing |= {"inference": "windows", "window_hw": (side, side), "stride_hw": (side, side)}
     return preprocessing

@@ -106,7 +106,9 @@ def read(
     classes = segformer_files.classes_of(values, network.num_classes, where=where)
     if "classes" in ours:  # which also knows colours
         classes = Classes.from_json(ours["classes"])
-    preprocessing = {**preprocessing_of(processor, network), **ours.get("preprocessing", {})}
+    preprocessing = segformer_files.saved_over(
+        preprocessing_of(processor, network), ours.get("preprocessing")
+    )
     said = []
     if not processor:
         said.append(f"{where} has no {PROCESSOR}: ImageNet's mean and deviation, images at their own size")
@@ -140,7 +142,9 @@ def save(
     ours = segformer_files.processor_config(mean, std, preprocessing)
     theirs = network.processor
     if theirs:  # their kind of processor, told to do what we did
-        ours |= {"image_processor_type": theirs.get("image_processor_type", ours["image_processor_type"])}
+        kind = str(theirs.get("image_processor_type", ours["image_processor_type"]))
+        rounding = str(preprocessing.get("rounding", "pillow"))
+        ours |= {"image_processor_type": segformer_files.processor_type(kind, rounding)}
         ours = {**theirs, **ours, "do_center_crop": False}
     write_json(folder / PROCESSOR, ours)
     task = {} if network.task is None else {"task": network.task.flatten().tolist()}

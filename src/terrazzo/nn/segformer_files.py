@@ -17,6 +17,7 @@ from terrazzo.errors import WeightsError
 from terrazzo.nn import IMAGENET_MEAN, IMAGENET_STD
 from terrazzo.nn.segformer import SegFormer, Size
 
+FAST = "Fast"  # the end of an image_processor_type of version 4: torchvision's resize
 ENCODER_ONLY = ("SegformerModel", "SegformerForImageClassification")  # no head
 
 # config.json key -> field of Size; one entry per stage
@@ -166,7 +167,8 @@ def processor_config(
     """Return preprocessor_config.json, from which transformers' AutoImageProcessor makes the network's input.
 
     It can express "original" (no resizing) and "exact" (to one size). For "short" and "fit" there is no word
-    in it: it then says do_resize false, and terrazzo.json says what ours is.
+    in it: it then says do_resize false, and terrazzo.json says what ours is. torchvision's rounding is said by the
+    ending "Fast" (see `rounding_of`).
     """
     height, width = preprocessing.get("resize_hw", (512, 512))
     top = {"uint8": 255, "uint16": 65535}.get(
@@ -178,9 +180,11 @@ def processor_config(
         "do_rescale": top is not None,
         "do_resize": preprocessing.get("resize", "original") == "exact",
         "image_mean": list(mean),
-        "image_processor_type": "SegformerImageProcessor",
+        "image_processor_type": processor_type(
+            "SegformerImageProcessor", preprocessing.get("rounding", "pillow")
+        ),
         "image_std": list(std),
-        "resample": 2,  # PIL's bilinear
+        "resample": 3 if preprocessing.get("interpolation") == "bicubic" else 2,  # PIL's numbers
         "rescale_factor": 1 / (top or 255),
         "size": {"height": int(height), "width": int(width)},
     }
@@ -191,7 +195,8 @@ def preprocessing_of(
 ) -> tuple[tuple[float, ...], tuple[float, ...], dict[str, Any]]:
     """Return (mean, std, preprocessing) from a preprocessor_config.json; mean and std for images in [0, 1].
 
-    An empty config means ImageNet's normalisation and no resizing.
+    An empty config means ImageNet's normalisation and no resizing. "interpolation" and "rounding" are there where they
+    are not what they are by default; bicubic is the only one of PIL's that is taken for itself, others are bilinear.
     """
     is_rgb = channels == 3
     mean = list(config.get("image_mean") or (IMAGENET_MEAN if is_rgb else (0.0,) * channels))
@@ -210,7 +215,41 @@ def preprocessing_of(
             preprocessing = {"resize": "exact", "resize_hw": (int(size["height"]), int(size["width"]))}
         else:  # configs of the first years: one number, a square
             preprocessing = {"resize": "exact", "resize_hw": (int(size), int(size))}
+    if preprocessing["resize"] != "original":
+        preprocessing |= how_resized(config)
     return tuple(m / factor for m in mean), tuple(s / factor for s in std), preprocessing
+
+
+def how_resized(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return "interpolation" and "rounding" of a preprocessor_config.json, without those that are as by default."""
+    found = {} if config.get("resample") != 3 else {"interpolation": "bicubic"}
+    return found if rounding_of(config) == "pillow" else {**found, "rounding": "torchvision"}
+
+
+def rounding_of(config: Mapping[str, Any]) -> str:
+    """Return whose arithmetic resizes images, "pillow" or "torchvision", as a preprocessor_config.json says it.
+
+    A type that ends in "Fast" was written by version 4's processor on torchvision. Every other name says nothing for
+    certain: version 4 wrote it for Pillow, version 5 for either of its backends, and `AutoImageProcessor` of version 5
+    takes torchvision where that is installed, whatever the name. Those are "pillow" here, as they always were; a recipe
+    says data.rounding=torchvision, and so does the name with "Fast" at its end.
+    """
+    return "torchvision" if str(config.get("image_processor_type", "")).endswith(FAST) else "pillow"
+
+
+def processor_type(name: str, rounding: str) -> str:
+    """Return an image_processor_type from which `rounding_of` reads `rounding`; transformers 4 and 5 know it."""
+    return name.removesuffix(FAST) + (FAST if rounding == "torchvision" else "")
+
+
+def saved_over(found: Mapping[str, Any], saved: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return preprocessing as terrazzo.json has it, over what was `found` beside it; None: it has none.
+
+    Where it is silent on how images are resized it is from before there was a choice.
+    """
+    if saved is None:
+        return dict(found)
+    return {key: found[key] for key in found if key not in ("interpolation", "rounding")} | dict(saved)
 
 
 def plain_numbers(values: Iterable[float]) -> list[float]:

@@ -50,7 +50,8 @@ class LoadedModel:
     network: nn.Module
     classes: Classes
     preprocessing: dict[str, Any]
-    """"resize" and "resize_hw" as in the recipe's data section, and what else was saved with them."""
+    """"resize", "resize_hw" and, where they are not the default, "interpolation" and "rounding" as in the recipe's data
+    section, and what else was saved with them."""
     terrazzo: dict[str, Any]
     """terrazzo.json whole; {} for a model that transformers saved."""
     said: tuple[str, ...] = ()
@@ -71,7 +72,8 @@ def save_model(
 ) -> None:
     """Write `network` into an existing folder; the caller makes the folder appear whole (`storage.replace_folder`).
 
-    preprocessing: "resize", "resize_hw" and "dtype" of the data section and the data set; the rest is kept as it is.
+    preprocessing: "resize", "resize_hw", "interpolation", "rounding" and "dtype" of the data section and the data set;
+    the rest is kept as it is.
     terrazzo: what else terrazzo.json should tell, such as recipe, metrics, data and "licenses" ({"weights": …});
     its "format_version", "network", "classes" and "preprocessing" are written here.
     tensors: what is written instead of the network's own state dict, under the same names; on the CPU, each its own
@@ -177,7 +179,7 @@ def _read_model(
     else:
         load_tensors(network, found.tensors, where=found.where)
     _, _, preprocessing = segformer_files.preprocessing_of(found.processor or {}, 3)
-    preprocessing |= found.ours.get("preprocessing", {})
+    preprocessing = segformer_files.saved_over(preprocessing, found.ours.get("preprocessing"))
     return LoadedModel(network.eval(), found.classes(), preprocessing, found.ours, said)
 
 
