@@ -15,12 +15,7 @@ from PIL import Image, ImageFile
 
 from pictures import GREY, LARGE, READS, RGB, chunk, saved, tiff
 from terrazzo import images
-from terrazzo.errors import (
-    ImageFormatError,
-    MissingPathError,
-    TerrazzoError,
-    UnreadableFileError,
-)
+from terrazzo.errors import ImageFormatError, MissingPathError, TerrazzoError, UnreadableFileError
 
 WHOLE = {
     "PNG": saved(Image.fromarray(LARGE), "PNG"),

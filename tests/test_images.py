@@ -25,10 +25,7 @@ from pictures import (
     tiff,
 )
 from terrazzo import images
-from terrazzo.errors import (
-    ImageFormatError,
-    MaskValueError,
-)
+from terrazzo.errors import ImageFormatError, MaskValueError
 
 RNG = np.random.default_rng(6)
 
