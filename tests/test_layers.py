@@ -104,6 +104,7 @@ BESIDE = {  # pages of a larger room
     "asking": "training",
     "preparation": "training",
     "planning": "training",
+    "planned_reads": "training",
     "probing": "training",
     "recorded": "training",
     "compiled": "training",

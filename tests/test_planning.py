@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from terrazzo import planning, probing
 from terrazzo.cli import main
 from terrazzo.cli.parsing import time_span
-from terrazzo.data import open_dataset
 from terrazzo.errors import MemoryShortageError, UsageError
+from terrazzo.planned_reads import Reads
 from terrazzo.planning import Plan
 from terrazzo.probing import Probe
 from terrazzo.recipe import Recipe, load
@@ -24,8 +25,13 @@ def recipe(*overrides: str) -> Recipe:
     return load("segformer-b0-scratch").with_overrides(overrides)
 
 
-def plan_of(chosen: Recipe, *, probe: Probe = PROBE, budget: float | None = None) -> Plan:
-    return Plan(chosen, probe, images=100, looked_at=30, device="cpu", precision="f32", budget=budget)
+HUNDRED = Reads(np.ones(100))
+
+
+def plan_of(
+    chosen: Recipe, *, probe: Probe = PROBE, budget: float | None = None, reads: Reads = HUNDRED
+) -> Plan:
+    return Plan(chosen, probe, reads, looked_at=30, device="cpu", precision="f32", budget=budget)
 
 
 @pytest.mark.parametrize(
@@ -55,26 +61,36 @@ def test_the_time_is_the_sum_of_its_parts() -> None:
     assert made.compared(made.seconds * 1.1).endswith("(+10 %)")
 
 
-def test_steps_of_the_first_pass_take_longer() -> None:
-    probe = replace(PROBE, first_seconds=0.2)
+def test_images_that_are_kept_are_decoded_once_however_long_the_training_is() -> None:
+    probe = replace(PROBE, decoding_seconds=0.2)
     words = ("train.batch_size=4", "eval.every=5000", "train.save_every=5000")
-    made, plain = (
-        plan_of(recipe("train.steps=1000", *words), probe=one) for one in (probe, PROBE)
-    )  # 100 images
-    assert made.seconds - plain.seconds == pytest.approx(25 * 0.2)
-    assert "0.500 s, 0 % of it waiting for data; 0.700 s in the first pass" in str(made)
+    for steps in (1000, 2000):  # 100 images: 25 steps
+        made, plain = (plan_of(recipe(f"train.steps={steps}", *words), probe=one) for one in (probe, PROBE))
+        assert made.seconds - plain.seconds == pytest.approx(25 * 0.2)
+    assert "0.500 s, 0 % of the time waiting for data; 0.700 s where images are decoded, 25 of them" in str(
+        made
+    )
     short, plain = (plan_of(recipe("train.steps=10", *words), probe=one) for one in (probe, PROBE))
     assert short.seconds - plain.seconds == pytest.approx(10 * 0.2)
+
+
+def test_waiting_is_that_of_all_steps_those_that_decode_too() -> None:
+    probe = replace(PROBE, decoding_seconds=0.5, decoding_waited_seconds=0.5)
+    words = ("train.batch_size=4",)
+    assert plan_of(recipe("train.steps=25", *words), probe=probe).waiting == pytest.approx(0.5)
+    assert plan_of(recipe("train.steps=100", *words), probe=probe).waiting == pytest.approx(12.5 / 62.5)
 
 
 @pytest.mark.parametrize("first", [0.0, 0.4, 10.0])
 @pytest.mark.parametrize("budget", [300.0, 3600.0, 36_000.0])
 def test_a_budget_is_kept_and_used(budget: float, first: float) -> None:
-    probe = replace(PROBE, first_seconds=first)
+    probe = replace(PROBE, decoding_seconds=first)
     made = planning._within(
         plan_of(recipe(), probe=probe, budget=budget), lambda *more: probe, ["data.crop_hw=256x320"]
     )
     assert 0.9 * budget <= made.seconds <= budget
+    more = replace(made, recipe=made.recipe.with_overrides([f"train.steps={made.steps + 1 + made.looks}"]))
+    assert more.stepping(more.steps) > made.stepping(made.steps)
     looking = made.looks * (made.look_seconds + PROBE.save_seconds)
     assert looking <= 0.12 * made.seconds and made.looks >= 1
     assert made.recipe == recipe().with_overrides(made.overrides)
@@ -97,6 +113,16 @@ def test_too_few_passes_over_the_images_are_answered_with_smaller_crops() -> Non
     assert typed.recipe.data.crop_hw == (256, 320)  # what somebody typed stays
 
 
+def test_a_budget_pays_for_the_measuring_where_the_training_follows_at_once() -> None:
+    typed = ["data.crop_hw=256x320"]
+    chosen = plan_of(recipe("train.batch_size=4"), budget=300)
+    made = planning._within(chosen, lambda *more: PROBE, typed, lambda: 100.0)
+    assert 0.9 * 200 - 15 <= made.seconds <= 0.95 * 300 - 100
+    assert "1:40 of it for measuring" in str(made) and made.to_json()["measuring"] == 100.0
+    with pytest.raises(UsageError, match="measuring took 4:50"):
+        planning._within(chosen, lambda *more: PROBE, typed, lambda: 290.0)
+
+
 def test_a_budget_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="The budget is over"):
         planning._within(plan_of(recipe(), budget=5), lambda *more: PROBE, ["data.crop_hw=256x320"])
@@ -109,10 +135,10 @@ def test_waiting_for_data_is_answered_with_what_was_measured_to_help() -> None:
     def measured(*more: str) -> Probe:
         return found[more[-1].partition("=")[0]]
 
-    made = planning._fed(plan_of(recipe("train.steps=1000"), probe=slow), measured, [])
+    made = planning._fed(plan_of(recipe("train.steps=1000"), probe=slow), measured, lambda one: HUNDRED, [])
     assert made.overrides == ("data.cache=memory",)  # twice the threads were not worth it
     assert made.probe.step_seconds == 0.25 and "0.250 s a step instead of 0.500" in made.said[0]
-    assert planning._fed(plan_of(recipe()), measured, []).overrides == ()
+    assert planning._fed(plan_of(recipe()), measured, lambda one: HUNDRED, []).overrides == ()
 
 
 def test_what_does_not_fit_the_memory_is_cut_into_smaller_portions() -> None:
@@ -129,58 +155,6 @@ def test_what_the_plan_sets_takes_the_place_of_what_was_typed() -> None:
     made = replace(plan_of(recipe()), overrides=("train.steps=10", "eval.every=5"))
     asked = ["train.epochs=3", "eval.every=100", "optim.lr=0.1"]
     assert made.typed(asked) == ["optim.lr=0.1", "train.steps=10", "eval.every=5"]
-
-
-def test_a_probe_is_read_without_what_warming_up_took() -> None:
-    times = {4: 9.0, 8: 2.0, 12: 1.0, 16: 1.2, 20: 1.1, 24: 1.0, 28: 5.0}
-    rows = [
-        {"step": step, "seconds_per_step": seconds, "data_seconds": 0.1, "memory_bytes": step}
-        for step, seconds in times.items()
-    ]
-    looks = [
-        {"seconds": 8.0, "images": 8, "drawing_seconds": 1.0},
-        {"seconds": 4.0, "images": 8, "drawing_seconds": 0.5},
-    ]
-    probe = probing.read(rows, looks, [{"seconds": 1.0}], total=100.0)
-    assert probe.step_seconds == 1.1 and probe.image_seconds == 0.5 and probe.pictures_seconds == 0.5
-    assert probe.start_seconds == pytest.approx(100 - 28 * 1.1 - 2 * 4.5 - 1.0)
-    assert probe.memory_bytes == 28
-
-
-@pytest.mark.parametrize(("share", "step", "more"), [(1.0, 1.0, 1.0), (0.25, 1.75, 0.25), (0.0, 2.0, 0.0)])
-def test_what_is_decoded_for_the_first_time_is_told_apart(share: float, step: float, more: float) -> None:
-    """Steps 9 to 16 take 2 s, later ones, whose images were seen, 1 s; `share` of all images will be kept."""
-    rows = [
-        {"step": at, "seconds_per_step": 1.0 if at > 16 else 2.0, "data_seconds": 0.1, "memory_bytes": 1}
-        for at in range(4, 33, 4)
-    ]
-    probe = probing.read(rows, [], [], total=60.0, first_pass=16, share=share)
-    assert (probe.step_seconds, probe.first_seconds) == (pytest.approx(step), pytest.approx(more))
-    assert probe.start_seconds == pytest.approx(60 - 16 * 2 - 16 * 1)
-
-
-def test_a_probe_sees_its_few_images_again_where_they_are_kept(
-    boxes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(probing, "WARM", 2)
-    monkeypatch.setattr(probing, "FRESH", 3)
-    data, few = open_dataset(boxes), 5  # of its 8
-    chosen = recipe("train.batch_size=1")
-    seen, first_pass, share = probing._seen_again(data, chosen)
-    assert (len(seen["train"]), first_pass, share) == (few, few, 1.0)
-    assert probing.WARM < first_pass < probing.WARM + probing.STEPS
-    for override in ("data.cache=none", "data.cache=disk", "data.rare_crops=0.5"):
-        seen, first_pass, _ = probing._seen_again(data, chosen.with_overrides([override]))
-        assert seen is data and first_pass == probing.WARM + probing.STEPS
-
-
-def test_of_images_that_do_not_fit_the_memory_a_share_is_kept(
-    boxes: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = open_dataset(boxes)
-    height, width = data["train"].size_hw(0)
-    monkeypatch.setattr(probing, "cache_budget", lambda kind: len(data["train"]) * height * width * 4 / 3)
-    assert probing._seen_again(data, recipe("train.batch_size=1"))[2] == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -210,8 +184,9 @@ TINY = (
 
 @pytest.fixture
 def words(boxes: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
-    monkeypatch.setattr(probing, "STEPS", 4)
-    monkeypatch.setattr(probing, "WARM", 4)
+    monkeypatch.setattr(probing, "WARM", 1)
+    monkeypatch.setattr(probing, "FRESH", 1)
+    monkeypatch.setattr(probing, "EVERY", 1)
 
     def words(*more: str) -> list[str]:
         return ["train", "segformer-b0-scratch", "--data", str(boxes), "--device", "cpu", *TINY, *more]
@@ -230,7 +205,7 @@ def test_plan_says_what_a_training_will_be_and_leaves_nothing(
     told = capsys.readouterr().out
     for part in (
         "steps       500, ",
-        "of it waiting for data",
+        "of the time waiting for data",
         "validation  ",
         "time        ",
         "terrazzo train segformer-b0-scratch",
@@ -245,6 +220,7 @@ def test_a_budget_trains_what_was_planned_and_compares(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr(planning, "warm_up", lambda *words, **more: None)
     slow = replace(PROBE, start_seconds=0.0, step_seconds=1.5, image_seconds=0.1, pictures_seconds=0.0)
     monkeypatch.setattr(planning, "probed", lambda *words, **more: slow)  # a training of few steps
     assert main(words("--budget", "20s", "--out", str(tmp_path / "run"), "train.steps=5000")) == 0

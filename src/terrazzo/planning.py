@@ -3,10 +3,11 @@
 The probe is the training itself: `training.train`, in a folder that is thrown away, for a few steps and two validations
 of a few images, so that what is measured is what will run. A plan is that measurement times the counts of the recipe:
 
-    start + steps * step + first pass * more + looks * (images * image + pictures) + saves * save
+    start + steps * step + decoded * decoding + looks * (images * image + pictures) + saves * save
 
-`more` is what a step takes longer while its images are decoded for the first time; afterwards they are kept, as many as
-fit the memory. So the probe trains on so few images that it sees them again.
+`decoded` is how many steps' worth of images have to be decoded (`planned_reads.py`): most of them once, for they are
+then kept. So the probe trains on so few images that it sees them again. `start` is what this training will pay: what
+the probe paid for good is not in it, such as a count of the classes that is kept for the next time.
 
 Changes that leave the result as it is are tried where the measurement asks for them, and kept where they pay: portions
 that fit the memory, threads and memory for the loader. What changes the result is proposed only where a budget of time
@@ -17,7 +18,7 @@ leaves too few passes over the data, and said to be another training.
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -26,11 +27,13 @@ from terrazzo.asking import overridden, recipe_named
 from terrazzo.data import Dataset, open_dataset
 from terrazzo.data.folds import folded
 from terrazzo.data.loader import default_threads
+from terrazzo.data.sampling import Rarity
 from terrazzo.devices import choose_device, choose_precision
 from terrazzo.errors import MemoryShortageError, UsageError
 from terrazzo.launcher import place
 from terrazzo.memory import GRAIN, HALF, mib
-from terrazzo.probing import Probe, counting_seconds, probed, with_few_to_look_at
+from terrazzo.planned_reads import Reads, reads_of
+from terrazzo.probing import Probe, before_first_step, probed, warm_up, with_few_to_look_at
 from terrazzo.progress import duration
 from terrazzo.recipe import Recipe
 
@@ -50,8 +53,8 @@ class Plan:
     """With everything decided."""
     probe: Probe
     """On this machine."""
-    images: int
-    """Of the training split."""
+    reads: Reads
+    """The images of the training split."""
     looked_at: int
     """Images of the validation split."""
     device: str
@@ -60,10 +63,17 @@ class Plan:
     """In which the forward pass computes."""
     budget: float | None = None
     """Seconds it may take."""
+    measuring: float = 0.0
+    """Seconds of the budget that were spent on measuring."""
     overrides: tuple[str, ...] = ()
     """What was changed, as it is typed."""
     said: tuple[str, ...] = ()
     """Why, a line each."""
+
+    @property
+    def images(self) -> int:
+        """Of the training split."""
+        return self.reads.images
 
     @property
     def steps(self) -> int:
@@ -75,10 +85,21 @@ class Plan:
         """Passes over the training split."""
         return self.steps * self.recipe.train.batch_size / self.images
 
+    def decoded(self, steps: int) -> float:
+        """For how many of the first `steps` there are images to decode, all of a step's taken together."""
+        batch = self.recipe.train.batch_size
+        return self.reads.decoded(steps * batch) / batch
+
+    def stepping(self, steps: int) -> float:
+        """Seconds that the first `steps` take."""
+        return steps * self.probe.step_seconds + self.decoded(steps) * self.probe.decoding_seconds
+
     @property
-    def first_pass(self) -> float:
-        """Steps until every image was seen."""
-        return self.images / self.recipe.train.batch_size
+    def waiting(self) -> float:
+        """Share of its steps' time that is spent waiting for data, 0-1."""
+        one = self.probe
+        waited = self.steps * one.waited_seconds + self.decoded(self.steps) * one.decoding_waited_seconds
+        return waited / max(self.stepping(self.steps), 1e-9)
 
     @property
     def looks(self) -> int:
@@ -103,8 +124,7 @@ class Plan:
         one = self.probe
         return (
             one.start_seconds
-            + self.steps * one.step_seconds
-            + min(self.steps, self.first_pass) * one.first_seconds
+            + self.stepping(self.steps)
             + self.looks * self.look_seconds
             + self.saves * one.save_seconds
         )
@@ -120,8 +140,9 @@ class Plan:
         portion = recipe.train.micro_batch or recipe.train.batch_size
         crop = "{}x{}".format(*recipe.data.crop_hw) if recipe.data.augment else "whole images"
         ends = time.strftime("%H:%M", time.localtime(time.time() + self.seconds))
-        slow = probe.step_seconds + probe.first_seconds
-        first = f"; {slow:.3f} s in the first pass" if WORTH * slow > probe.step_seconds else ""
+        slow, few = probe.step_seconds + probe.decoding_seconds, self.decoded(self.steps)
+        is_told = few >= 1 and WORTH * slow > probe.step_seconds
+        first = f"; {slow:.3f} s where images are decoded, {few:,.0f} of them" if is_told else ""
         rows = [
             ("crop", crop),
             ("batch", f"{recipe.train.batch_size} images, {portion} at a time"),
@@ -130,7 +151,7 @@ class Plan:
             ("steps", f"{self.steps:,}, {self.epochs:.1f} times over {self.images:,} images"),
             (
                 "step",
-                f"{probe.step_seconds:.3f} s, {100 * probe.waiting:.0f} % of it waiting for data{first}",
+                f"{probe.step_seconds:.3f} s, {100 * self.waiting:.0f} % of the time waiting for data{first}",
             ),
             (
                 "validation",
@@ -140,8 +161,9 @@ class Plan:
             ("time", f"{duration(self.seconds)}; begun now, it ends at {ends}"),
         ]
         if self.budget is not None:
+            spent = f", {duration(self.measuring)} of it for measuring" if self.measuring else ""
             rows.append(
-                ("budget", f"{duration(self.budget)}, of which {100 * MARGIN:.0f} % are planned with")
+                ("budget", f"{duration(self.budget)}, of which {100 * MARGIN:.0f} % are planned with{spent}")
             )
         lines = [f"{name:<12}{value}" for name, value in rows]
         if self.overrides:
@@ -161,6 +183,8 @@ class Plan:
             "looks": self.looks,
             "seconds": self.seconds,
             "budget": self.budget,
+            "measuring": self.measuring,
+            "decoded": self.decoded(self.steps),
             "probe": {name: getattr(self.probe, name) for name in Probe.__dataclass_fields__},
         }
 
@@ -179,11 +203,13 @@ def plan(
     fold: tuple[int, int] | None = None,
     device: str = "auto",
     seed: int | None = None,
+    is_measuring_paid: bool = False,
 ) -> Plan:
     """Measure a few steps of a training and return what the whole of it will be; nothing of it is kept.
 
     The arguments are those of `training.train`. budget: seconds that it may take; steps and validations are then chosen
-    to end within it, and smaller crops where it would see each image less than 20 times.
+    to end within it, and smaller crops where it would see each image less than 20 times. is_measuring_paid: the budget
+    began with this call, as where the training follows at once.
     Raises what training raises; UsageError under a launcher of several processes, or for a budget that is too short.
     """
     if place().world > 1:
@@ -197,23 +223,39 @@ def plan(
     if source is None:
         raise UsageError("A plan needs a data set.", hint="Name a folder, a saved data set or a Hub id:",
                          command=f"terrazzo train {chosen.name} --data DATA --plan")  # fmt: skip
-    whole = open_dataset(source, keep_void=chosen.data.keep_void, stream=chosen.data.stream)
-    if fold is not None:
-        whole = folded(whole, fold)
+    began = time.perf_counter()
+    whole = _opened(source, chosen, fold)
+    opening = 0.0
+    if not isinstance(source, Dataset):
+        again = time.perf_counter()  # the training opens it once more, and finds what was kept
+        _opened(source, chosen, fold)
+        opening = time.perf_counter() - again
+    merged = whole.merged(chosen.data.merge)
     few = with_few_to_look_at(whole, chosen)
     typed = list(overrides)
-    counting = counting_seconds(chosen, whole)
+    once: list[tuple[float, Rarity]] = []
 
     def measured(*more: str) -> Probe:
-        probe = probed(chosen, few, [*typed, *more], device=device, seed=seed)
-        return replace(probe, start_seconds=probe.start_seconds + counting)
+        words = [*typed, *more]
+        if not once:
+            warm_up(chosen, few, words, device=device, seed=seed)
+            once.append(before_first_step(chosen, merged))
+        before, rare = once[0]
+        asked = chosen.with_overrides(more)
+        is_kept = reads_of(merged, asked, rare).kept > 0
+        probe = probed(chosen, few, words, device=device, seed=seed, is_kept=is_kept)
+        return replace(probe, start_seconds=probe.start_seconds + opening + before)
+
+    def reads(recipe: Recipe) -> Reads:
+        return reads_of(merged, recipe, once[0][1])
 
     probe, kept, said = _fitting(measured, chosen)
     where = choose_device(device)
+    decided = overridden(chosen, kept, seed=None)
     made = Plan(
-        recipe=overridden(chosen, kept, seed=None),
+        recipe=decided,
         probe=probe,
-        images=len(whole["train"]),
+        reads=reads(decided),
         looked_at=_looked_at(whole, chosen),
         device=where.type,
         precision=choose_precision(chosen.train.precision, where),
@@ -221,8 +263,22 @@ def plan(
         overrides=tuple(kept),
         said=tuple(said),
     )
-    made = _fed(made, measured, typed)
-    return made if budget is None else _within(made, measured, typed)
+    made = _fed(made, measured, reads, typed)
+    if budget is None:
+        return made
+
+    def spent() -> float:
+        return time.perf_counter() - began if is_measuring_paid else 0.0
+
+    return _within(made, measured, typed, spent)
+
+
+def _opened(source: Any, recipe: Recipe, fold: tuple[int, int] | None) -> Dataset:
+    """The data set, and its fingerprint, which is kept for the training."""
+    data = open_dataset(source, keep_void=recipe.data.keep_void, stream=recipe.data.stream)
+    data = data if fold is None else folded(data, fold)
+    _ = data.fingerprint
+    return data
 
 
 def _fitting(measured: Any, recipe: Recipe) -> tuple[Probe, list[str], list[str]]:
@@ -242,9 +298,9 @@ def _fitting(measured: Any, recipe: Recipe) -> tuple[Probe, list[str], list[str]
             said = [f"{kept[0]}: more at a time does not fit the memory; the result is the same"]
 
 
-def _fed(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
+def _fed(made: Plan, measured: Any, reads: Callable[[Recipe], Reads], typed: Sequence[str]) -> Plan:
     """The plan with more threads for the loader, or samples kept decoded, where steps wait for data and it helps."""
-    if made.probe.waiting <= WAITING:
+    if made.waiting <= WAITING:
         return made
     ways = []
     threads = default_threads() if made.recipe.data.workers < 0 else made.recipe.data.workers
@@ -255,20 +311,24 @@ def _fed(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
     if not _is_typed("data.cache", typed) and can_keep and made.epochs > 2:
         ways.append(("data.cache=memory", "each image is decoded once"))
     for override, why in ways:
-        probe = measured(*made.overrides, override)
-        if probe.step_seconds < WORTH * made.probe.step_seconds:
-            line = (
-                f"{override}: {why}; {probe.step_seconds:.3f} s a step instead of "
-                f"{made.probe.step_seconds:.3f}; the result is the same"
-            )
-            made = _changed(made, probe, override, line)
+        other = _changed(made, measured(*made.overrides, override), override, "")
+        other = replace(other, reads=reads(other.recipe))
+        mine, its = (one.stepping(one.steps) / one.steps for one in (made, other))
+        if its < WORTH * mine:
+            line = f"{override}: {why}; {its:.3f} s a step instead of {mine:.3f}; the result is the same"
+            made = replace(other, said=(*made.said, line))
     return made
 
 
-def _within(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
-    """The plan whose steps end within its budget."""
+def _nothing() -> float:
+    return 0.0
+
+
+def _within(made: Plan, measured: Any, typed: Sequence[str], spent: Callable[[], float] = _nothing) -> Plan:
+    """The plan whose steps end within its budget; spent: seconds of it that are over."""
     budget = made.budget
     assert budget is not None
+    made = replace(made, measuring=spent())
     fitted = _steps_within(made, budget)
     data = made.recipe.data
     height, width = (max(GRAIN, int(side * HALF) // GRAIN * GRAIN) for side in data.crop_hw)
@@ -278,29 +338,33 @@ def _within(made: Plan, measured: Any, typed: Sequence[str]) -> Plan:
     if can_shrink:
         override = f"data.crop_hw={height}x{width}"
         probe = measured(*made.overrides, override)
+        made = replace(made, measuring=spent())
+        fitted = _steps_within(made, budget)  # in what is left now
         line = f"{override}: half the area, for more steps; another training: less is seen around a pixel"
         smaller = _steps_within(_changed(made, probe, override, line), budget)
         if smaller is not None and (fitted is None or smaller.steps > fitted.steps / WORTH):
             return smaller
     if fitted is None:
         least = made.probe.start_seconds + made.look_seconds + made.probe.save_seconds
+        spent_on = f"; measuring took {duration(made.measuring)}" if made.measuring else ""
         raise UsageError(
             "The budget is over before a training is worth its name.",
-            found=f"{duration(budget)}; starting, one validation and one checkpoint take {duration(least)}",
-            expected=f"{duration((least + 100 * made.probe.step_seconds) / MARGIN)} for 100 steps",
+            found=f"{duration(budget)}; starting, one validation and one checkpoint take {duration(least)}{spent_on}",
+            expected=f"{duration((made.measuring + least + made.stepping(100)) / MARGIN)} for 100 steps",
         )
     return fitted
 
 
 def _steps_within(made: Plan, budget: float) -> Plan | None:
     """The plan with as many steps as the budget has room for, and validations for a tenth of it; None: for none."""
-    probe, room = made.probe, MARGIN * budget - made.probe.start_seconds
+    probe, room = made.probe, MARGIN * budget - made.measuring - made.probe.start_seconds
     look = made.look_seconds + probe.save_seconds if made.looked_at else probe.save_seconds
     looks = max(1, min(LOOKS, int(LOOKING * room / look))) if look > 0 else LOOKS
     room -= looks * look
-    steps = int((room - made.first_pass * probe.first_seconds) / probe.step_seconds)
-    if steps < made.first_pass:
-        steps = int(room / (probe.step_seconds + probe.first_seconds))
+    steps, beyond = 0, max(1, int(room / probe.step_seconds) + 1)
+    while beyond - steps > 1:  # between the two lies the last that fits
+        middle = (steps + beyond) // 2
+        steps, beyond = (middle, beyond) if made.stepping(middle) <= room else (steps, middle)
     if steps < 1:
         return None
     every = max(1, math.ceil(steps / looks))

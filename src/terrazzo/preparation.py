@@ -101,7 +101,7 @@ class Job:
             seed=recipe.train.seed,
             workers=recipe.data.workers,
             cache="none" if stream and recipe.data.cache in ("auto", "disk") else recipe.data.cache,
-            cache_key=self._cache_key,
+            cache_key=lambda: cache_key(self.data, self.train_split),
             rank=processes.rank,
             world=processes.world,
             pixel_weight=self.loss.pixel_weight,
@@ -109,12 +109,6 @@ class Job:
             for_gpu=is_gpu,
             colour_on=processes.device if is_gpu and self.data.dtype == "uint8" else None,
         )
-
-    def _cache_key(self) -> str:
-        """What the decoded training samples depend on."""
-        data, split = self.data, self.train_split
-        hashes = split.hashes(location=data.location)
-        return key_of(split.names, hashes, data.remap, data.classes, data.channels, data.dtype)
 
     def _streamed(self, processes: Processes) -> Streamed | None:
         """The order of a stream, which says on the way what it will hold; None for data that lie here."""
@@ -207,6 +201,12 @@ def prepare(processes: Processes, asked: Asked) -> Job:
         + f"; the run is {job.run.path}"
     )
     return job
+
+
+def cache_key(data: Dataset, split: Split) -> str:
+    """Return what the decoded samples of a split depend on; they lie under it on the disk."""
+    hashes = split.hashes(location=data.location)
+    return key_of(split.names, hashes, data.remap, data.classes, data.channels, data.dtype)
 
 
 def _job(asked: Asked) -> Job:

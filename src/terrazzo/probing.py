@@ -1,33 +1,38 @@
 """A few steps of a training, run in a folder that is thrown away, and what they took: `planning.py` multiplies it.
 
-It is `training.train` itself, on few images: two validations of eight, and so few training images that each comes a
-second time, since an image that is kept decoded costs less then. The first of everything pays for caches and compilers,
-and is left out of what a step takes.
+It is `training.train` itself, on so few training images that each comes three times: what costs once, an image that is
+decoded and then kept, is told from what costs at every step. Two trainings are run. The first, of two steps, pays for
+what a process pays once, imports and compilers; it is not read. What the data set costs as a whole before the first
+step, such as counting its classes, few images cannot tell: `before_first_step` does it.
 """
 
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from terrazzo.asking import overridden
 from terrazzo.data import Dataset
-from terrazzo.data.cache import cache_budget
 from terrazzo.data.counts import class_pixels
+from terrazzo.data.decoded import folder_of
+from terrazzo.data.sampling import Rarity, rarity
 from terrazzo.errors import TrainingError
+from terrazzo.planned_reads import spread
+from terrazzo.preparation import cache_key
 from terrazzo.recipe import Recipe
+from terrazzo.run import Run
 from terrazzo.training import train
 
-STEPS = 24  # that are measured
-FRESH = 8  # of them with images that come for the first time
-WARM = 8  # before them, which pay for caches, compilers and the first reading of files
 EVERY = 4  # steps between two readings: more often would make a GPU wait
+WARM = 4  # steps before those that are measured
+FRESH = 8  # steps that are measured with images that come for the first time; then all come again, twice
 LOOKED = 8  # images of the validation
 
 
@@ -38,7 +43,7 @@ class Probe:
     start_seconds: float
     """Before the first step, and after the last."""
     step_seconds: float
-    """Median per optimiser step, once every image was seen."""
+    """Median per optimiser step, once its images are at hand."""
     waited_seconds: float
     """Of these, spent waiting for data."""
     image_seconds: float
@@ -49,13 +54,23 @@ class Probe:
     """To write one checkpoint."""
     memory_bytes: int
     """The most that was taken: allocated on a GPU, resident on a CPU."""
-    first_seconds: float = 0.0
-    """What a step takes longer in the first pass over the images."""
+    decoding_seconds: float = 0.0
+    """What a step takes longer where all of its images have to be decoded."""
+    decoding_waited_seconds: float = 0.0
+    """Of these, spent waiting for data."""
 
-    @property
-    def waiting(self) -> float:
-        """Share of a step spent waiting for data, 0-1."""
-        return self.waited_seconds / max(self.step_seconds, 1e-9)
+
+@dataclass(frozen=True)
+class Passes:
+    """Which steps of a probe had which images."""
+
+    fresh: int
+    """The first, with images that had not come before; 0: all steps are alike."""
+    settled: int
+    """Steps after which images cost as little as they ever will."""
+
+
+ALIKE = Passes(0, 0)
 
 
 def probed(
@@ -65,32 +80,85 @@ def probed(
     *,
     device: str,
     seed: int | None,
+    is_kept: bool,
 ) -> Probe:
-    """Train for a few steps in a folder that is thrown away."""
+    """Train for a few steps in a folder that is thrown away.
+
+    is_kept: whether samples are kept decoded at all; the probe then sees few images, and again.
+    """
+    steps = 3 * (WARM + FRESH)
     short = [
-        f"train.steps={WARM + STEPS}",
-        f"train.log_every={EVERY}",
-        f"eval.every={(WARM + STEPS) // 2}",
-        f"train.save_every={WARM + STEPS}",
+        *_short(overrides, steps=steps, log_every=EVERY, look_every=steps // 2),
+        "data.rare_images=0.0",  # an image that comes twice at once would not be fresh; the step is the same
+    ]
+    asked = overridden(recipe, short, seed=None)
+    few, passes = _seen_again(data, asked) if is_kept else (data, ALIKE)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with _nothing_left(few, data, asked):
+        began = time.perf_counter()
+        with _trained(recipe, few, short, device=device, seed=seed) as run:
+            total = time.perf_counter() - began
+            rows, looks, saves = run.history("train"), run.history("eval"), run.history("save")
+    return read(rows, looks, saves, total=total, passes=passes)
+
+
+def warm_up(
+    recipe: Recipe, data: Dataset, overrides: Sequence[str], *, device: str, seed: int | None
+) -> None:
+    """Train for two steps, so that what a process pays once is paid."""
+    short = _short(overrides, steps=2, log_every=1, look_every=2)
+    own = ("data.cache=none", "data.rare_images=0.0")
+    with _trained(recipe, data, [*_without(short, own), *own], device=device, seed=seed):
+        pass
+
+
+def _short(overrides: Sequence[str], *, steps: int, log_every: int, look_every: int) -> list[str]:
+    """The overrides of a training that is so short; what was typed of its length does not count."""
+    own = [
+        f"train.steps={steps}",
+        f"train.log_every={log_every}",
+        f"eval.every={look_every}",
+        f"train.save_every={steps}",
         "train.loggers=[]",
         "train.patience=0",
     ]
-    length = ("train.steps", "train.epochs", "train.log_every", "eval.every", "train.save_every",
-              "train.loggers", "train.patience", "optim.warmup_steps")  # fmt: skip
-    kept = [one for one in overrides if one.partition("=")[0].strip() not in length]
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
-    asked = overridden(recipe, kept, seed=None)
-    data, first_pass, share = _seen_again(data, asked)
+    return [*_without(overrides, [*own, "train.epochs", "optim.warmup_steps", "data.rare_images"]), *own]
+
+
+def _without(overrides: Sequence[str], others: Sequence[str]) -> list[str]:
+    fields = {one.partition("=")[0].strip() for one in others}
+    return [one for one in overrides if one.partition("=")[0].strip() not in fields]
+
+
+@contextmanager
+def _trained(
+    recipe: Recipe, data: Dataset, overrides: Sequence[str], *, device: str, seed: int | None
+) -> Iterator[Run]:
     with tempfile.TemporaryDirectory(prefix="terrazzo-plan-") as folder:
-        run = train(recipe, data=data, out=Path(folder) / "probe", overrides=[*kept, *short],
+        run = train(recipe, data=data, out=Path(folder) / "probe", overrides=overrides,
                     device=device, seed=seed, quiet=True)  # fmt: skip
         if run.stopped_by is not None:
             raise KeyboardInterrupt
-        total = time.perf_counter() - began
-        rows, looks, saves = run.history("train"), run.history("eval"), run.history("save")
-    return read(rows, looks, saves, total=total, first_pass=first_pass, share=share)
+        yield run
+
+
+@contextmanager
+def _nothing_left(few: Dataset, whole: Dataset, recipe: Recipe) -> Iterator[None]:
+    """Throw away what a probe decodes onto the disk, before, where one was killed, and after."""
+    if recipe.data.cache != "disk":
+        yield
+        return
+    merged, all_of_it = few.merged(recipe.data.merge), whole.merged(recipe.data.merge)
+    key = cache_key(merged, merged["train"])
+    is_own = key != cache_key(all_of_it, all_of_it["train"])  # of a single image it is the training's
+    if is_own:
+        shutil.rmtree(folder_of(key), ignore_errors=True)
+    try:
+        yield
+    finally:
+        if is_own:
+            shutil.rmtree(folder_of(key), ignore_errors=True)
 
 
 def read(
@@ -99,79 +167,86 @@ def read(
     saves: Sequence[dict[str, Any]],
     *,
     total: float,
-    first_pass: int = 0,
-    share: float = 1.0,
+    passes: Passes = ALIKE,
 ) -> Probe:
-    """What the lines of a probe's metrics.jsonl say; the first of everything pays for warming up.
-
-    first_pass: steps after which its images came again. share: of all images, those that are then kept decoded.
-    """
-    measured = [row for row in rows if row["step"] > WARM] or list(rows)
-    if not measured:
+    """What the lines of a probe's metrics.jsonl say; what its first steps and validation took longer is its start's."""
+    if not rows:
         raise TrainingError("The probe did not get as far as a step.", hint="Train without --plan.")
-    fresh = [row for row in measured if row["step"] <= first_pass] or measured
-    again = [row for row in measured if row["step"] > first_pass] or measured
-    step, waited = (
-        share * _median(again, name) + (1 - share) * _median(fresh, name)
-        for name in ("seconds_per_step", "data_seconds")
-    )
-    more = max(0.0, _median(fresh, "seconds_per_step") - step)
+    warm, later = [row for row in rows if row["step"] <= WARM], [row for row in rows if row["step"] > WARM]
+    measured = later or warm
+    again = [row for row in measured if row["step"] > passes.settled] or measured
+    fresh = [row for row in measured if row["step"] <= passes.fresh] or again
+    step, waited = _median(again, "seconds_per_step"), _median(again, "data_seconds")
     save = float(saves[-1]["seconds"]) if saves else 0.0
-    known = sum(
-        EVERY * _median(fresh if row["step"] <= first_pass else again, "seconds_per_step") for row in rows
-    )
-    known += len(saves) * save
+    like = fresh if passes.fresh else again  # what the first steps would have taken
+    known = EVERY * len(warm) * _median(like, "seconds_per_step")
+    known += sum(EVERY * float(row["seconds_per_step"]) for row in later)
+    known += sum(float(one["seconds"]) for one in saves)
     image = pictures = 0.0
     if looks:
         last = looks[-1]
         image = float(last["seconds"]) / max(1, int(last["images"]))
         pictures = float(last["drawing_seconds"])
         known += len(looks) * (float(last["seconds"]) + pictures)
-    memory = max(int(row["memory_bytes"]) for row in rows)
-    return Probe(max(0.0, total - known), step, waited, image, pictures, save, memory, more)
+    return Probe(
+        start_seconds=max(0.0, total - known),
+        step_seconds=step,
+        waited_seconds=waited,
+        image_seconds=image,
+        pictures_seconds=pictures,
+        save_seconds=save,
+        memory_bytes=max(int(row["memory_bytes"]) for row in rows),
+        decoding_seconds=max(0.0, _median(fresh, "seconds_per_step") - step),
+        decoding_waited_seconds=max(0.0, _median(fresh, "data_seconds") - waited),
+    )
 
 
 def _median(rows: Sequence[dict[str, Any]], name: str) -> float:
     return statistics.median(float(row[name]) for row in rows)
 
 
-def _seen_again(data: Dataset, recipe: Recipe) -> tuple[Dataset, int, float]:
-    """The data set with so few training images that a probe sees them again, where they are then kept decoded.
+def _seen_again(data: Dataset, recipe: Recipe) -> tuple[Dataset, Passes]:
+    """The data set with so few training images that a probe sees them three times, and which steps see them how.
 
-    Returns it, the steps until they come again, and the share of all images that is kept.
+    They are turned round, so that not even a small data set keeps on the disk under the same name what a probe does.
     """
     split, batch = data["train"], recipe.train.batch_size
-    cache, rare = recipe.data.cache, recipe.data.rare_images or recipe.data.rare_crops
-    if cache == "none" or cache == "disk" or rare or split.shard_of is not None:
-        return data, WARM + STEPS, 1.0
-    sides = [split.size_hw(index) for index in _spread(len(split), LOOKED)]
-    pixels = statistics.mean(height * width for height, width in sides)
-    each = pixels * (data.channels * np.dtype(data.dtype).itemsize + 1)  # the mask's byte
-    share = min(1.0, cache_budget(cache) / max(1.0, each * len(split)))
-    few = _spread(len(split), (WARM + FRESH) * batch)
-    chosen = replace(data, splits={**data.splits, "train": split.subset(few)})
-    return chosen, len(few) // batch, share
+    if split.shard_of is not None:
+        return data, ALIKE
+    few = spread(len(split), (WARM + FRESH) * batch)
+    chosen = replace(data, splits={**data.splits, "train": split.subset(reversed(few))})
+    times = (
+        2 if recipe.data.cache == "disk" else 1
+    )  # what lies on the disk is compared when it is first taken
+    return chosen, Passes(len(few) // batch, -(-times * len(few) // batch))
 
 
-def counting_seconds(recipe: Recipe, data: Dataset) -> float:
-    """What counting the pixels of every class takes before the first step; a probe counts those of a few images."""
-    if recipe.loss.class_weights == "none":
-        return 0.0
+def before_first_step(recipe: Recipe, data: Dataset) -> tuple[float, Rarity]:
+    """Return what a training does with all of its images before the first step, in seconds, and what is rare.
+
+    What it keeps for the next training is not counted: the plan has paid for it. data: with its classes merged.
+    """
+    split = data["train"]
+    if recipe.data.rare_images or recipe.data.rare_crops:
+        rarity(split, recipe.data, location=data.location)
     began = time.perf_counter()
-    class_pixels(data["train"], len(data.classes), ignore=data.classes.ignore)
-    return time.perf_counter() - began
+    rare = rarity(
+        split, recipe.data, location=data.location, quiet=True
+    )  # now out of the cache, if there is one
+    if recipe.loss.class_weights != "none":
+        class_pixels(split, len(data.classes), ignore=data.classes.ignore)
+    if recipe.data.cache == "disk" and split.shard_of is None:
+        cache_key(data, split)
+        for index in range(len(split)):  # to lay them out
+            split.size_hw(index)
+    return time.perf_counter() - began, rare
 
 
 def with_few_to_look_at(data: Dataset, recipe: Recipe) -> Dataset:
     """The data set with a few images to validate on, spread over the split."""
     name = recipe.eval.split
-    if name not in data.splits:
+    if name not in data.splits or name == "train":
         return data
     split = data.splits[name]
-    return replace(data, splits={**data.splits, name: split.subset(_spread(len(split), LOOKED))})
-
-
-def _spread(length: int, count: int) -> list[int]:
-    """Return up to `count` positions of `length`, spread evenly from the first to the last."""
-    count = min(count, length)
-    return sorted({round(i * (length - 1) / max(count - 1, 1)) for i in range(count)})
+    few = spread(len(split), max(LOOKED, 2 * recipe.eval.batch_size))
+    return replace(data, splits={**data.splits, name: split.subset(few)})

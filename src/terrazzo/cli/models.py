@@ -162,6 +162,7 @@ def _planned(arguments: Namespace, recipe: str | None, overrides: Sequence[str])
         data=arguments.data,
         overrides=overrides,
         budget=arguments.budget,
+        is_measuring_paid=not arguments.plan,
         fold=arguments.fold,
         device=arguments.device,
         seed=arguments.seed,

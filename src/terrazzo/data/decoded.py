@@ -57,7 +57,7 @@ class DecodedSamples:
         """What was decided, one line each."""
         if not len(samples):
             return
-        self._folder = (folder or cache_folder()) / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:32]
+        self._folder = folder_of(key, folder)
         try:
             self._open(samples[0])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -180,6 +180,30 @@ class DecodedSamples:
             file.seek(at)
             if file.write(data) != len(data):
                 raise OSError("the disk is full")
+
+
+def folder_of(key: str, folder: Path | None = None) -> Path:
+    """Return where the samples of a key are kept; it may not exist."""
+    return (folder or cache_folder()) / "decoded" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def outlook(key: str, *, samples: int, size: float) -> tuple[float, float]:
+    """Return which share of the samples of a key has room on the disk, and which share is there; nothing is written.
+
+    size: bytes of them all, as far as is known before they are laid out.
+    """
+    folder = folder_of(key)
+    known = _read(folder / "index.json")
+    try:
+        if known is not None:
+            states = np.fromfile(folder / "state", "<u8")
+            return len(known["places"]) / samples, np.count_nonzero(states & WHOLE) / samples
+        above = next(one for one in folder.parents if one.is_dir())
+        others = sum(_size(one) for one in folder.parent.glob("*"))
+        most = (shutil.disk_usage(above).free + others) // SHARE
+    except (OSError, KeyError, TypeError):
+        return 0.0, 0.0
+    return min(1.0, most / max(1.0, size)), 0.0
 
 
 def key_of(names: Sequence[str], hashes: Sequence[str], *tables: object) -> str:
