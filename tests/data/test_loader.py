@@ -2,12 +2,8 @@
 
 import gc
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,47 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from terrazzo.data import cache as cache_module
-from terrazzo.data import crew as crew_module
-from terrazzo.data.cache import SampleCache, cache_budget, free_memory
-from terrazzo.data.crew import Crew
+from shelf import Shelf
 from terrazzo.data.loader import Loader, default_threads, prefetch
 from terrazzo.data.transforms import DataConfig, TrainTransform
 from terrazzo.errors import DatasetFormatError, RecipeError, UnreadableFileError
 from terrazzo.sample import Sample
 
 CONFIG = DataConfig(crop_hw=(16, 24))
-
-
-class Shelf:
-    """Samples in memory that count how often they are read; some cannot be, some take their time."""
-
-    def __init__(
-        self, count: int, *, sizes: tuple[tuple[int, int], ...] = ((32, 40),), seconds: float = 0.0
-    ) -> None:
-        rng = np.random.default_rng(count)
-        self.names = [f"street/{index:03d}" for index in range(count)]
-        self.seconds = seconds
-        self.reads: Counter[int] = Counter()
-        self.broken: dict[int, Exception] = {}
-        self.samples = []
-        for index in range(count):
-            hw = sizes[index % len(sizes)]
-            mask = rng.choice(np.array([0, 1, 2, 255], np.uint8), hw)
-            self.samples.append(Sample(rng.integers(0, 256, (*hw, 3), np.uint8), mask, self.names[index]))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> Sample:
-        self.reads[index] += 1
-        time.sleep(self.seconds)
-        if index in self.broken:
-            raise self.broken[index]
-        return self.samples[index]
-
-    def size_hw(self, index: int) -> tuple[int, int]:
-        return self.samples[index].size_hw
 
 
 def labelled_pixels(mask: Tensor) -> float:
@@ -385,37 +347,6 @@ def test_a_cached_sample_is_decoded_once(loader: Callable[..., Loader], workers:
         assert (sum(split.reads.values()) == before) == is_kept
 
 
-def test_a_cache_keeps_what_fits_and_reads_the_rest_anew() -> None:
-    split = Shelf(4)
-    each = split.samples[0].image.nbytes + 32 * 40
-    kept = SampleCache(split, budget=2 * each)
-    for _ in range(3):
-        for index in range(4):
-            assert kept[index].name == split.names[index]
-    assert kept.bytes == 2 * each
-    assert split.reads == {0: 1, 1: 1, 2: 3, 3: 3}
-
-
-def test_the_budget_is_shared_by_the_processes_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "free_memory", lambda: 4 << 30)
-    assert cache_budget("auto") == 1 << 30
-    assert cache_budget("auto", sharers=4) == 1 << 28
-    monkeypatch.setattr(cache_module, "free_memory", lambda: 100 << 30)
-    assert cache_budget("auto") == 2 << 30
-    assert cache_budget("none") == 0
-    assert cache_budget("memory", sharers=4) == float("inf")
-
-
-def test_free_memory_is_plausible_and_minds_the_container(tmp_path: Path) -> None:
-    assert 1 << 20 < free_memory() < 1 << 50
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("700\n")
-    (tmp_path / "memory.stat").write_text("anon 100\nfile 500\ninactive_file 250\n")
-    assert cache_module._free_in_cgroup(tmp_path) == 1000 - 700 + 250
-    (tmp_path / "memory.max").write_text("max\n")
-    assert cache_module._free_in_cgroup(tmp_path) is None
-
-
 def test_threads_are_half_of_the_cores_shared_by_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     for cores, local, expected in [
         (1, None, 1),
@@ -455,62 +386,6 @@ def test_threads_end_with_a_forgotten_loader() -> None:
     del forgotten
     gc.collect()
     assert len(data_threads()) == before
-
-
-def test_a_stalled_thread_is_named_with_its_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew_module, "STALL", 0.02)
-    door = threading.Event()
-
-    def read_from_a_disk_that_does_not_answer() -> int:
-        door.wait(20)
-        return 7
-
-    with Crew(1) as crew:
-        task = crew.submit("sample street/004", read_from_a_disk_that_does_not_answer)
-        threading.Timer(0.1, door.set).start()
-        with pytest.warns(RuntimeWarning) as said:
-            assert task.result() == 7
-    text = str(said[0].message)
-    assert "s without sample street/004. terrazzo-data-0 is at:" in text
-    assert "read_from_a_disk_that_does_not_answer" in text
-
-
-def test_a_work_that_times_out_itself_is_an_error_not_a_stall() -> None:
-    def slow_server() -> None:
-        raise TimeoutError("the server")
-
-    with Crew(1) as crew, pytest.raises(TimeoutError, match="the server"):
-        crew.submit("sample", slow_server).result()
-
-
-HANGS = """
-import signal, sys, threading
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
-from terrazzo.data.crew import Crew
-crew, begun = Crew(2), threading.Event()
-tasks = [crew.submit("sample", lambda: begun.set() or threading.Event().wait()) for _ in range(4)]
-begun.wait()
-print("ready", flush=True)
-{last}
-"""
-
-
-def test_a_thread_that_hangs_does_not_keep_the_interpreter_from_its_end() -> None:
-    command = [sys.executable, "-c", HANGS.format(last="sys.exit(3)")]
-    assert subprocess.run(command, timeout=crew_module.FAREWELL + 30, check=False).returncode == 3
-
-
-@pytest.mark.skipif(os.name == "nt", reason="SIGINT is sent otherwise on Windows")
-def test_ctrl_c_ends_a_wait() -> None:
-    command = [sys.executable, "-c", HANGS.format(last="tasks[0].result()")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=30)
-    assert "KeyboardInterrupt" in errors
-    assert process.returncode == -signal.SIGINT
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3])
