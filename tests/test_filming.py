@@ -115,7 +115,7 @@ def test_a_video_that_breaks_off_is_predicted_as_far_as_it_goes_and_named(
     assert json.loads((tmp_path / "out" / "videos" / "a.json").read_text())["whole"] is False
     drive(tmp_path / "in" / "b.mp4", count=3)
     (tmp_path / "in" / "c.mkv").write_bytes(b"no video")
-    with pytest.raises(DataError, match="2 of 3 sources could not be read"):
+    with pytest.raises(DataError, match="2 of 3 sources could not be predicted"):
         predict(predictor, tmp_path / "in", out=tmp_path / "out", quiet=True)
     assert (tmp_path / "out" / "videos" / "b.mp4").is_file()
 

@@ -127,6 +127,15 @@ def test_images_that_do_not_fit_a_graph_are_told_in_words(graph: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
+def test_images_too_small_for_a_graph_go_through_its_network(
+    runtime: type[OnnxBackend | OpenVINOBackend], graph: Path, network: nn.Module
+) -> None:
+    backend = runtime(graph, GraphInfo(3, network=network))
+    image = noise(1, 3, 20, 300)
+    assert np.array_equal(backend(image), torch_logits(network, image))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_damaged_graph_is_an_error_with_its_name(
     runtime: type[OnnxBackend | OpenVINOBackend], graph: Path, tmp_path: Path
 ) -> None:

@@ -77,6 +77,13 @@ def test_answers_of_an_earlier_call_are_not_sources(streets: Path) -> None:
     assert names("day/**/*.png", outside=Path("day/out")) == ["1"]
 
 
+def test_a_folder_that_is_the_output_too_is_told_so(streets: Path) -> None:
+    for argument, out in (("day", "day"), ("day", "."), ("day/*.png", "day")):
+        with pytest.raises(UsageError, match="lie in the folder that answers are written to") as told:
+            names(argument, outside=Path(out))
+        assert "--out" in str(told.value.command)
+
+
 def test_a_folder_that_links_to_itself_ends(streets: Path) -> None:
     try:
         os.symlink(streets / "night", streets / "night" / "again")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -243,6 +244,14 @@ def test_an_output_that_exists_is_refused_and_an_empty_folder_is_not(tmp_path: P
     assert caught.value.exit_code == 2
     with pytest.raises(ExistingOutputError, match="found: a file"):
         storage.refuse_existing(tmp_path / "mine.txt")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another shell")
+def test_a_command_to_type_names_one_path_whatever_is_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "my run; x" / "inside").mkdir(parents=True)
+    with pytest.raises(ExistingOutputError) as caught:
+        storage.refuse_existing(tmp_path / "my run; x")
+    assert shlex.split(caught.value.command or "") == ["rm", "-r", str(tmp_path / "my run; x")]
 
 
 def test_the_cache_folder_is_the_one_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

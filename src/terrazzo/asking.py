@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from terrazzo.data import Dataset
-from terrazzo.errors import RecipeError, RunError, UsageError
+from terrazzo.errors import RecipeError, RunError, UsageError, quoted
 from terrazzo.launcher import place
 from terrazzo.optim import check_warmup, shortened_warmup
 from terrazzo.recipe import Recipe, load
@@ -105,7 +105,7 @@ def recipe_of_resumed(run: Run, asked: Asked) -> Recipe:
                 found=other.name,
                 expected=run.recipe.name,
                 hint="A run goes on with its own recipe:",
-                command=f"terrazzo train --resume {run.path}",
+                command=f"terrazzo train --resume {quoted(run.path)}",
             )
     fixed = [item for item in overrides if item.partition("=")[0].strip() not in FREE_ON_RESUME]
     if fixed:
@@ -114,7 +114,7 @@ def recipe_of_resumed(run: Run, asked: Asked) -> Recipe:
             found=", ".join(fixed),
             expected=f"no override, or one of {', '.join(FREE_ON_RESUME)}",
             hint="To train further from its weights with other settings, start a new run:",
-            command=f"terrazzo train {run.recipe.name} --data DATA model.init={run.path} {' '.join(fixed)}",
+            command=f"terrazzo train {run.recipe.name} --data DATA model.init={quoted(run.path)} {' '.join(fixed)}",
         )
     chosen = run.recipe.with_overrides(overrides)
     return chosen.check()

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from terrazzo.errors import MissingExtraError, TrainingError
+from terrazzo.errors import MissingExtraError, TrainingError, quoted
 from terrazzo.storage import read_json, write_json
 
 MEMORY = (
@@ -201,7 +201,7 @@ def _started(name: str, session: Session) -> Logger:
             f"The logger {name} could not be started.",
             found=f"{type(error).__name__}: {error}",
             hint="Set it up as its own documentation says, then go on; or without it:",
-            command=f"terrazzo train --resume {session.folder} train.loggers=tensorboard",
+            command=f"terrazzo train --resume {quoted(session.folder)} train.loggers=tensorboard",
         ) from error
 
 

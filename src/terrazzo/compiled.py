@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from terrazzo.errors import TrainingError
+from terrazzo.errors import TrainingError, quoted
 
 if TYPE_CHECKING:
     from terrazzo.preparation import Job
@@ -65,7 +65,7 @@ def told_not_compiled(job: "Job") -> Iterator[None]:
             f"torch.compile cannot compile {type(job.network).__name__}.",
             found=_first_line(error),
             hint="The run goes on without it, from its last checkpoint or else from the beginning:",
-            command=f"terrazzo train --resume {job.run.path} {OFF}",
+            command=f"terrazzo train --resume {quoted(job.run.path)} {OFF}",
         )
         raise told from error
 

@@ -15,7 +15,7 @@ from terrazzo.data.cache import free_memory
 from terrazzo.data.loader import Loader, can_reduce, cores, default_threads
 from terrazzo.data.transforms import resized_hw, typical_shrink
 from terrazzo.devices import autocast, choose_precision
-from terrazzo.errors import MemoryShortageError, NonFiniteLossError, TerrazzoError, TrainingError
+from terrazzo.errors import MemoryShortageError, NonFiniteLossError, TerrazzoError, TrainingError, quoted
 from terrazzo.kernels.resize_cross_entropy import refuse_wrong_ids
 from terrazzo.meter import Meter, Reading
 from terrazzo.nn.outputs import as_output
@@ -69,7 +69,7 @@ def stop_if_not_finite(
         hint=f"The run keeps {f'its checkpoint of step {saved}' if saved else 'no checkpoint; none was due yet'}. "
         "The usual cause is a learning rate that is\ntoo high; then NaN in an image of that batch, or f16 where f32 is "
         "needed. To try a third of the rate:",
-        command=f"terrazzo train {job.recipe.name} --data {job.run.data['source']} optim.lr={lr / 3:.1g}",
+        command=f"terrazzo train {job.recipe.name} --data {quoted(job.run.data['source'])} optim.lr={lr / 3:.1g}",
     )
 
 

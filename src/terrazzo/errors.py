@@ -34,6 +34,8 @@
 """
 
 import difflib
+import os
+import shlex
 from collections.abc import Iterable
 
 SHOWN = "\n\u00a0\u200c\u200d"  # line ends, a space that keeps words together, and what joins letters in some scripts
@@ -219,6 +221,11 @@ class UnreachableError(TerrazzoError):
 
 class StorageError(TerrazzoError):
     """The disk is full or read-only; what was there before is intact."""
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """Return a path as a command to type has it: one word for the shell, whatever is in its name."""
+    return shlex.quote(os.fspath(path))
 
 
 def nearest(name: str, choices: Iterable[str], *, most: int = 3) -> list[str]:

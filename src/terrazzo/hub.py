@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from terrazzo import cards
-from terrazzo.errors import MissingPathError, TerrazzoError, UsageError, WeightsError, nearest
+from terrazzo.errors import MissingPathError, TerrazzoError, UsageError, WeightsError, nearest, quoted
 from terrazzo.hub_client import (
     TIMEOUT,
     WORDS,
@@ -85,7 +85,7 @@ def push(
     if mentioned is not None:
         raise UsageError(
             f"A push goes to a branch, which has a word of its own: {name}.",
-            command=f"terrazzo push {path} {repo} --revision {mentioned}",
+            command=f"terrazzo push {quoted(path)} {repo} --revision {mentioned}",
         )
     kind = kind_of(source)
     again = ["terrazzo", "push", str(path), repo, *(["--private"] if private else [])]
@@ -143,7 +143,7 @@ def kind_of(source: Path) -> Kind:
         raise UsageError(
             f"{source} is a file of weights; a model that others can open is a folder.",
             hint="Write it as one, then push that:",
-            command=f"terrazzo convert {source} --out {source.with_suffix('')}",
+            command=f"terrazzo convert {quoted(source)} --out {quoted(source.with_suffix(''))}",
         )
     is_model = any((source / file).is_file() for file in ("recipe.json", OURS, CONFIG))
     return "model" if is_model else "dataset"
@@ -178,7 +178,9 @@ def stage_model(source: Path, stage: Path, *, license: str | None = None) -> Sta
             hint="A pickle runs code when it is opened. Write the model anew, then push that:"
             if pickles
             else None,
-            command=f"terrazzo convert {source} --out {source.name}-safe" if pickles else None,
+            command=f"terrazzo convert {quoted(source)} --out {quoted(source.name + '-safe')}"
+            if pickles
+            else None,
         )
     for name in names:
         if name in MODEL_FILES or WEIGHT_SHARD.fullmatch(name):

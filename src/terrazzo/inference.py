@@ -167,7 +167,8 @@ class Predictor:
         """Yield the predictions of `images` in order; the next ones are decoded meanwhile, and only a few are held.
 
         Neighbours that the network sees at one size are stacked, up to `eval.batch_size`. on_error: called with an
-        image that cannot be read and the error; the image is left out. Without it the first error is raised.
+        image that cannot be read, or that the backend does not take, and the error; the image is left out. Without it
+        the first error is raised.
         passes: of the network at a time, each in a thread of its own; on a CPU, with `kernels.threads.shared_by`, as
         many as there are threads give the most images a second.
         """
@@ -175,7 +176,7 @@ class Predictor:
         def read(numbered: tuple[int, Any]) -> "Named | tuple[Any, TerrazzoError]":
             number, image = numbered
             try:
-                return self.read(image, default=f"{number:06d}")
+                return replace(self.read(image, default=f"{number:06d}"), given=image)
             except TerrazzoError as error:
                 return image, error
 
@@ -190,15 +191,22 @@ class Predictor:
                 else:
                     on_error(*result)
 
+        def look(batch: "Sequence[Named]") -> "tuple[Sequence[Named], list[Prediction] | ImageFormatError]":
+            try:
+                return batch, self._predict(batch, confidence)
+            except ImageFormatError as error:  # they are of one form, so the backend takes none of them
+                return batch, error
+
         fitting = batches(readable(), lambda named: self.eye.sees(named.image), self.eval.batch_size)
-        if passes == 1:
-            for batch in fitting:
-                yield from self._predict(batch, confidence)
-            return
-        for predictions in ahead(
-            lambda batch: self._predict(batch, confidence), fitting, depth=2 * passes, threads=passes
-        ):
-            yield from predictions
+        looked = map(look, fitting) if passes == 1 else ahead(look, fitting, depth=2 * passes, threads=passes)
+        for batch, result in looked:
+            if isinstance(result, list):
+                yield from result
+                continue
+            for named in batch:
+                if on_error is None:
+                    raise _of(named, result) from result
+                on_error(named.given, _of(named, result))
 
     def logits(self, image: Any) -> Logits:
         """Return the class scores (K, h, w) float32 of one image before they are resized to its size.
@@ -290,6 +298,20 @@ class Named:
 
     name: str
     image: Image
+    given: Any = None
+    """What `Predictor.stream` was asked about."""
+
+
+def _of(named: Named, error: ImageFormatError) -> ImageFormatError:
+    """The error of a pass, with the image in it."""
+    where = named.given.path if isinstance(named.given, Source) else named.name
+    return ImageFormatError(
+        f"{where}: {error.what}",
+        found=error.found,
+        expected=error.expected,
+        hint=error.hint,
+        command=error.command,
+    )
 
 
 def load(

@@ -23,7 +23,7 @@ from terrazzo.board import Board
 from terrazzo.data.loader import Loader
 from terrazzo.devices import peak_memory
 from terrazzo.ema import MovingAverage
-from terrazzo.errors import TerrazzoError, UnreachableError
+from terrazzo.errors import TerrazzoError, UnreachableError, quoted
 from terrazzo.evaluation import Report, measure
 from terrazzo.images import write_image
 from terrazzo.inference import Predictor
@@ -106,7 +106,7 @@ class Keeper:
             problem.what,
             found=problem.found,
             hint=f"The run is saved at step {self.job.run.step}. When the place answers again:",
-            command=f"terrazzo train --resume {self.job.run.path}",
+            command=f"terrazzo train --resume {quoted(self.job.run.path)}",
         )
 
     @contextmanager
@@ -234,7 +234,7 @@ class Keeper:
 
     def _say_what_is_kept(self, error: Exception) -> None:
         if self.job.run.step:
-            command = f"terrazzo train --resume {self.job.run.path}"
+            command = f"terrazzo train --resume {quoted(self.job.run.path)}"
             error.add_note(f"{diagnosis.kept(self.job)} To go on:\n  {command}")
 
     def conclude(self, progress: Progress, loader: Loader) -> None:
@@ -245,7 +245,7 @@ class Keeper:
             progress.say(f"{len(loader.skipped)} unreadable images were skipped: {listed}")
         if run.stopped_by is not None:
             progress.say(f"stopped at step {self.saved_step} of {job.steps}, saved. To go on:")
-            progress.say(f"  terrazzo train --resume {run.path}")
+            progress.say(f"  terrazzo train --resume {quoted(run.path)}")
             return
         if job.overfit and self.report is not None:
             images, miou = len(job.train_split), self.report.miou

@@ -130,6 +130,9 @@ def _left_out(
     listed = [str(error) for _, error in unreadable[:SHOWN]]
     if len(unreadable) > SHOWN:
         listed.append(f"… and {len(unreadable) - SHOWN} more")
-    listed.append(f"The other {total - len(unreadable)} are predicted, in {os.fspath(out)}.")
+    others = total - len(unreadable)
+    if others:
+        told = "The other one is" if others == 1 else f"The other {others} are"
+        listed.append(f"{told} predicted, in {os.fspath(out)}.")
     what = "sources" if any(source.is_video for source, _ in unreadable) else "images"
-    return DataError(f"{len(unreadable)} of {total} {what} could not be read.", hint="\n".join(listed))
+    return DataError(f"{len(unreadable)} of {total} {what} could not be predicted.", hint="\n".join(listed))

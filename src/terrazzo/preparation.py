@@ -37,7 +37,15 @@ from terrazzo.data.order import Streamed
 from terrazzo.data.sampling import Rarity, rarity
 from terrazzo.data.transforms import TrainTransform
 from terrazzo.ema import MovingAverage
-from terrazzo.errors import DataChangedError, RecipeError, RunError, TrainingError, UsageError, unknown_name
+from terrazzo.errors import (
+    DataChangedError,
+    RecipeError,
+    RunError,
+    TrainingError,
+    UsageError,
+    quoted,
+    unknown_name,
+)
 from terrazzo.evaluation import Loss
 from terrazzo.launcher import place
 from terrazzo.licences import Ledger, Origin, ledger_of
@@ -191,7 +199,7 @@ def prepare(processes: Processes, asked: Asked) -> Job:
             )
     _make_folder(processes, job, is_named=asked.out is not None)
     if processes.pulse is not None:
-        processes.pulse.command = f"terrazzo train --resume {job.run.path}"
+        processes.pulse.command = f"terrazzo train --resume {quoted(job.run.path)}"
     counts = ", ".join(f"{name} {len(split):,}" for name, split in job.data.splits.items())
     job.said += openmmlab.notes(job.recipe, processes=processes.world)
     job.said.append(
@@ -308,7 +316,7 @@ def _check_fold(fold: tuple[int, int], resumed: Run | None) -> None:
             found=f"--fold {number}/{count}",
             expected="no fold" if stored is None else "fold {}/{}".format(*stored),
             hint="A run goes on with its own images:",
-            command=f"terrazzo train --resume {resumed.path}",
+            command=f"terrazzo train --resume {quoted(resumed.path)}",
         )
 
 
@@ -443,7 +451,7 @@ def _check_same_data(run: Run, dataset: Dataset, data_changed_ok: bool) -> None:
         found=f"fingerprint {dataset.fingerprint[:16]} in {run.data['source']}",
         expected=run.data["fingerprint"][:16],
         hint="Going on would mix two data sets in one run. Put the data back, start a new run, or if you mean it:",
-        command=f"terrazzo train --resume {run.path} --data-changed-ok",
+        command=f"terrazzo train --resume {quoted(run.path)} --data-changed-ok",
     )
 
 

@@ -26,7 +26,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from terrazzo.errors import CheckpointError, ExistingOutputError, MissingPathError, RunError, RunInUseError
+from terrazzo.errors import (
+    CheckpointError,
+    ExistingOutputError,
+    MissingPathError,
+    RunError,
+    RunInUseError,
+    quoted,
+)
 from terrazzo.images import append_line, read_json, replace_folder, replacing, write_json
 from terrazzo.recipe import Recipe
 
@@ -56,7 +63,7 @@ class Run:
             raise ExistingOutputError(
                 f"There is a run in {path} already.",
                 hint="Choose another folder with --out, or go on with that run:",
-                command=f"terrazzo train --resume {path}",
+                command=f"terrazzo train --resume {quoted(path)}",
             )
         if path.exists() and any(entry.name != "training.lock" for entry in path.iterdir()):
             raise ExistingOutputError(
@@ -137,7 +144,7 @@ class Run:
                 f"The run {self.path} has no checkpoint yet.",
                 found=f"{len(self.checkpoints)} checkpoint folders, none of them whole",
                 hint="Training saves at each validation and when it is stopped. Start it again:",
-                command=f"terrazzo train --resume {self.path}",
+                command=f"terrazzo train --resume {quoted(self.path)}",
             )
         return newest
 

@@ -24,7 +24,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from terrazzo.devices import Precision
+from terrazzo.backends import TorchBackend
+from terrazzo.devices import Precision, choose_precision
 from terrazzo.errors import ImageFormatError, UsageError, WeightsError
 from terrazzo.graphs import IMAGE, LEAST_SIDE, LOGITS, needs, openvino_core
 from terrazzo.stages import Request, Stages
@@ -84,7 +85,17 @@ class GraphBackend(ABC):
         return f"{self.title}, {self.precision}"
 
     def __call__(self, image_BCHW: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """Return logits (B, K, h, w) float32 for images (B, C, H, W) in [0, 1]."""
+        """Return logits (B, K, h, w) float32 for images (B, C, H, W) in [0, 1].
+
+        Images below LEAST_SIDE go through the torch module that the graph was made from, where it is here.
+        """
+        if (
+            min(image_BCHW.shape[2:]) < LEAST_SIDE
+            and self.info.size_hw is None
+            and self.info.network is not None
+        ):
+            precision = choose_precision(self.precision, self.device)
+            return TorchBackend(self.info.network, self.device, precision)(image_BCHW)
         self._check(image_BCHW.shape)
         if self.info.size_hw is not None and len(image_BCHW) > 1:
             return np.concatenate([self._run(image_BCHW[i : i + 1]) for i in range(len(image_BCHW))])
@@ -116,7 +127,7 @@ class GraphBackend(ABC):
                 "The image is too small for the graph.",
                 found=f"{height}x{width} (height x width)",
                 expected=f"at least {LEAST_SIDE} pixels a side",
-                hint="PyTorch takes any size: --backend torch with the model it was made from.",
+                hint="The model it was exported from takes any size.",
             )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 
 from terrazzo import remote
-from terrazzo.errors import MissingPathError, UsageError, nearest
+from terrazzo.errors import MissingPathError, UsageError, nearest, quoted
 from terrazzo.images import IMAGE_SUFFIXES
 from terrazzo.video import VIDEO_SUFFIXES, is_live, is_video
 
@@ -79,6 +79,8 @@ def _expand(argument: str, barred: Path | None, suffixes: Suffixes) -> Iterator[
     """Yield (path, path below the folder or glob) of every image that one argument names."""
     path = Path(argument).expanduser()
     if path.is_dir():
+        if _is_below(path, barred):
+            raise _inside_output(argument, barred)
         inside = [(file, file.relative_to(path)) for file in _images_below(path, barred, suffixes)]
         if not inside:
             raise _no_images(path, suffixes)
@@ -138,6 +140,8 @@ def _expand_glob(pattern: str, barred: Path | None, suffixes: Suffixes) -> Itera
         if path.is_file() and _is_named(path, suffixes) and not _is_below(path, barred)
     ]
     if not images:
+        if any(path.is_file() and _is_named(path, suffixes) for path in matches):
+            raise _inside_output(pattern, barred)
         raise MissingPathError(
             f"No image matches {pattern}.",
             found=f"{len(matches)} other paths" if matches else "nothing",
@@ -248,6 +252,15 @@ def _entries(folder: Path) -> list[str]:
 
 def _listed(suffixes: Suffixes) -> str:
     return "files that end in " + ", ".join(sorted(suffixes))
+
+
+def _inside_output(argument: str, output: Path | None) -> UsageError:
+    return UsageError(
+        f"The images of {argument} lie in the folder that answers are written to.",
+        found=f"--out {output}",
+        expected="a folder of its own: the next time, answers there would be taken for images",
+        command=f"terrazzo predict MODEL {quoted(argument)} --out {quoted(f'{output}-predictions')}",
+    )
 
 
 def _no_images(folder: Path, suffixes: Suffixes) -> UsageError:

@@ -27,6 +27,7 @@ from terrazzo.errors import (
     StorageError,
     TerrazzoError,
     UnreadableFileError,
+    quoted,
 )
 
 
@@ -143,7 +144,7 @@ def refuse_existing(path: Path | str) -> None:
         found=f"a folder with {sum(1 for _ in path.iterdir())} entries" if path.is_dir() else "a file",
         expected="a new path",
         hint="Nothing was overwritten. Choose another --out, or remove it first if you no longer need it:",
-        command=f"rm -r {path}" if os.name != "nt" else f"rmdir /s {path}",
+        command=f"rm -r {quoted(path)}" if os.name != "nt" else f"rmdir /s {quoted(path)}",
     )
 
 
@@ -186,13 +187,13 @@ def _storage_errors(path: Path) -> Iterator[None]:
                 found=None if free is None else f"{free / 2**20:,.0f} MiB free",
                 hint=hint
                 + " Free some space, or choose another place with --out, then run the same command again.",
-                command=f"df -h {path.parent}" if os.name != "nt" else None,
+                command=f"df -h {quoted(path.parent)}" if os.name != "nt" else None,
             ) from error
         raise StorageError(
             f"{path} could not be written: {'the disk is read-only' if code == errno.EROFS else 'no permission'}.",
             found=str(error),
             hint=hint + " Choose a place you may write to with --out, or change the permission of this one:",
-            command=f"ls -ld {path.parent}" if os.name != "nt" else None,
+            command=f"ls -ld {quoted(path.parent)}" if os.name != "nt" else None,
         ) from error
 
 

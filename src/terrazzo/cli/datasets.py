@@ -15,7 +15,7 @@ from terrazzo.cli.parsing import (
     whole_numbers,
     words,
 )
-from terrazzo.errors import UsageError
+from terrazzo.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from terrazzo.data.importers.planning import Wanted
@@ -142,7 +142,7 @@ def _import(arguments: Namespace) -> int:
         print(f"Imported: {folder}. It opens with:\n  datasets.load_from_disk({str(folder)!r})")
         return 0
     print(open_dataset(folder).describe())
-    print(f"\nImported: {folder}. Next:\n  terrazzo check {folder}")
+    print(f"\nImported: {folder}. Next:\n  terrazzo check {quoted(folder)}")
     return 0
 
 

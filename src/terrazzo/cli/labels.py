@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from terrazzo.cli.parsing import Command, Parser, one_of, whole_number
-from terrazzo.errors import UsageError
+from terrazzo.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from terrazzo.project import Project
@@ -153,7 +153,7 @@ def _create(project: "Project", arguments: Namespace) -> int:
     release = project.releases.create(arguments.names[0], description=arguments.description)
     print(f"Released: {release.name}, {len(release.samples):,} samples, {release.id}")
     print(project.releases.diff(release.name).text())
-    print(f"\nTo train on it:\n  terrazzo train RECIPE --data {arguments.project}@{release.name}")
+    print(f"\nTo train on it:\n  terrazzo train RECIPE --data {quoted(arguments.project)}@{release.name}")
     return 0
 
 
@@ -163,7 +163,7 @@ def _list(project: "Project", arguments: Namespace) -> int:
             f"{release.name:<20} {release.created_at[:19]}  {len(release.samples):>7,} samples  {release.id[:16]}"
         )
     if not len(project.releases):
-        print(f"No releases yet. To make one:\n  terrazzo release {arguments.project} create v1")
+        print(f"No releases yet. To make one:\n  terrazzo release {quoted(arguments.project)} create v1")
     return 0
 
 

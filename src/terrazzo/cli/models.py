@@ -20,19 +20,21 @@ from terrazzo.cli.parsing import (
     Parser,
     count,
     duration,
+    field_instead,
     fold,
     one_of,
     recipe_and_overrides,
     time_span,
     whole_number,
 )
-from terrazzo.errors import UsageError
+from terrazzo.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from terrazzo.planning import Plan
 
 
 def _train_arguments(parser: Parser) -> None:
+    parser.elsewhere = field_instead
     parser.add_argument(
         "words",
         nargs="*",
@@ -127,9 +129,11 @@ def _train(arguments: Namespace) -> int:
     if place().rank != 0:  # process 0 says it
         return 0 if run.stopped_by is None else 128 + run.stopped_by
     if run.stopped_by is not None:
-        print(f"Stopped and saved at step {run.step}. To go on:\n  terrazzo train --resume {run.path}")
+        print(
+            f"Stopped and saved at step {run.step}. To go on:\n  terrazzo train --resume {quoted(run.path)}"
+        )
         return 128 + run.stopped_by
-    best = "" if run.best is None else f", best {run.best['miou']:.4f} mIoU at step {run.best['step']}"
+    best = "" if run.best is None else f", best mIoU {100 * run.best['miou']:.2f} at step {run.best['step']}"
     print(f"{run.path}: {run.step} steps{best}")
     if planned is not None:
         from terrazzo.storage import write_json
@@ -143,7 +147,9 @@ def _train(arguments: Namespace) -> int:
         try:
             print(f"Pushed: {push(run.path, arguments.push)}")
         except BaseException as error:
-            error.add_note(f"The run is whole. To push it:\n  terrazzo push {run.path} {arguments.push}")
+            error.add_note(
+                f"The run is whole. To push it:\n  terrazzo push {quoted(run.path)} {arguments.push}"
+            )
             raise
     return 0
 
@@ -350,7 +356,7 @@ def _quickstart(arguments: Namespace) -> int:
 
     report = quickstart(arguments.out, device=arguments.device, seed=arguments.seed)
     if report is None:
-        print(f"Stopped and saved. To go on:\n  terrazzo train --resume {arguments.out}/run")
+        print(f"Stopped and saved. To go on:\n  terrazzo train --resume {quoted(f'{arguments.out}/run')}")
         return 130
     return 0
 

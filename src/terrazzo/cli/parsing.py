@@ -48,13 +48,20 @@ class Command:
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are UsageErrors."""
 
+    elsewhere: Callable[[str], str | None] | None = None
+    """Where a command takes what is no option of its own, such as fields of recipes: what to type for "--steps"."""
+
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments in `words`; raises UsageError or UnknownNameError."""
         options = [option for action in self._actions for option in action.option_strings]
         for word in words:  # before argparse, which would complain of what is missing first
             name = word.partition("=")[0]
             if word.startswith("--") and name not in options:
-                raise unknown_name("option", name, options, command=f"{self.prog} --help")
+                error = unknown_name("option", name, options, command=f"{self.prog} --help")
+                instead = None if self.elsewhere is None else self.elsewhere(name)
+                raise (
+                    error if instead is None else UsageError(error.what, hint=instead, command=error.command)
+                )
         arguments, left = self.parse_known_intermixed_args(list(words))
         if left:
             self.error(f"too many words: {' '.join(left)}")
@@ -78,6 +85,20 @@ def recipe_and_overrides(words: Sequence[str]) -> tuple[str | None, list[str]]:
             command=f"terrazzo recipes {recipes[0]}",
         )
     return (recipes[0] if recipes else None), overrides
+
+
+def field_instead(option: str) -> str | None:
+    """Say how the field of a recipe is written that was taken for an option: train.steps=… for "--steps"."""
+    from terrazzo.fields import leaves
+    from terrazzo.recipe import Recipe
+
+    name = option.lstrip("-").replace("-", "_")
+    near = [path for path in leaves(Recipe) if name in (path, path.rpartition(".")[2])]
+    return (
+        f"It is a field of the recipe, without dashes: {' or '.join(f'{path}=…' for path in near)}"
+        if near
+        else None
+    )
 
 
 def one_of(kind: str, *choices: str) -> Callable[[str], str]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from terrazzo.data import class_names, dataset, description, fingerprint, label_space
 from terrazzo.data.records import Records
 from terrazzo.data.splits import SPLIT_NAMES
-from terrazzo.errors import DatasetFormatError, UnreadableFileError
+from terrazzo.errors import DatasetFormatError, UnreadableFileError, quoted
 from terrazzo.images import IMAGE_SUFFIXES, image_size, read_image, read_mask
 from terrazzo.reduced import Reduced, read_reduced
 
@@ -172,7 +172,7 @@ def find_folders(root: Path, declared: Mapping[str, Any] | None = None) -> dict[
             found=_listing(root),
             expected="dataset.json, train/images + train/masks, or images/ + masks/",
             hint="A published data set in its own layout is imported once:",
-            command=f"terrazzo import FORMAT {root} --out DIR",
+            command=f"terrazzo import FORMAT {quoted(root)} --out DIR",
         )
     inside = list(_folders(root / "images"))
     by_name = _by_split_name(inside)
@@ -224,7 +224,7 @@ def _refuse_unpaired(found: Mapping[str, SplitFolders]) -> None:
         found="\n".join(lines),
         expected=f"for every file in {one.images_folder} one in {one.masks_folder}; only suffixes may differ",
         hint=renamed or "Label what has no mask, or leave it out of a copy. What is wrong, file by file:",
-        command=None if renamed else f"terrazzo check {_top(found)}",
+        command=None if renamed else f"terrazzo check {quoted(_top(found))}",
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from terrazzo.data import folds, splits
 from terrazzo.data.dataset import Dataset
 from terrazzo.data.refusals import PUBLISHED_AS_SCRIPTS, missing, script_data_set
-from terrazzo.errors import DatasetFormatError
+from terrazzo.errors import DatasetFormatError, quoted
 from terrazzo.remote import is_url
 
 RELEASE = re.compile(r"(.+)@([A-Za-z0-9][\w.-]*)")
@@ -142,7 +142,7 @@ def _which_release(path: Path) -> DatasetFormatError:
         found=f"releases: {', '.join(names)}" if names else "no releases",
         expected=f"{path}@{names[-1] if names else 'v1'}",
         hint=None if names else "To make one:",
-        command=None if names else f"terrazzo release {path} create v1",
+        command=None if names else f"terrazzo release {quoted(path)} create v1",
     )
 
 

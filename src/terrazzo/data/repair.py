@@ -17,7 +17,7 @@ from terrazzo.data.examination import examine
 from terrazzo.data.findings.finding import printable
 from terrazzo.data.remedies import Move, Remedies
 from terrazzo.data.treatment import Plan, make_plan
-from terrazzo.errors import DatasetFormatError, UsageError
+from terrazzo.errors import DatasetFormatError, UsageError, quoted
 from terrazzo.images import decode_image, decode_mask, write_image, write_mask
 from terrazzo.storage import refuse_existing, replace_folder
 
@@ -38,7 +38,9 @@ class Repair:
     def text(self) -> str:
         """Return the report for people."""
         lines = [f"Mended copy: {self.folder}", *(f"  {action}" for action in self.actions)]
-        return printable("\n".join([*lines, "To see what is left:", f"  terrazzo check {self.folder}"]))
+        return printable(
+            "\n".join([*lines, "To see what is left:", f"  terrazzo check {quoted(self.folder)}"])
+        )
 
 
 def fix(
@@ -60,7 +62,7 @@ def fix(
             "Nothing to mend was named.",
             expected=f"at least one of {flags}",
             hint="Each finding of the doctor names its own:",
-            command=f"terrazzo check {source}",
+            command=f"terrazzo check {quoted(str(source))}",
         )
     out = Path(out)
     refuse_existing(out)

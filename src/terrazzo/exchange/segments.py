@@ -9,7 +9,7 @@ import numpy as np
 from terrazzo import decoding, remote
 from terrazzo.data.importers.segments_files import Look
 from terrazzo.data.importers.segments_json import Item, read_release
-from terrazzo.errors import DataError, DatasetFormatError, UsageError
+from terrazzo.errors import DataError, DatasetFormatError, UsageError, quoted
 from terrazzo.exchange.arrivals import Arrival, Arrivals, Drawn, Kind, find_image
 from terrazzo.project.statuses import FROM_SEGMENTS
 from terrazzo.region_ids import read_region_ids
@@ -24,7 +24,7 @@ def read(src: Path, root: Path) -> Arrivals:
         raise UsageError(
             f"{src} names {len(web):,} files at addresses; nothing is fetched here.",
             hint="Fetch them first, into a folder, and bring that in:",
-            command=f"terrazzo import segments {src} --out DIR --download",
+            command=f"terrazzo import segments {quoted(src)} --out DIR --download",
         )
     missing: list[str] = []
     samples = []

@@ -7,7 +7,7 @@ whenever it is opened; one that cannot be read is told, and keeps nobody from th
 from dataclasses import dataclass
 from pathlib import Path
 
-from terrazzo.errors import MissingPathError, ProjectError, UsageError
+from terrazzo.errors import MissingPathError, ProjectError, UsageError, quoted
 from terrazzo.labelling.shelf import SUFFIX, is_project
 from terrazzo.project import open_project
 
@@ -34,7 +34,7 @@ def open_path(path: Path) -> Opened:
         if path.suffix != SUFFIX:
             raise UsageError(
                 f"A project that is served is a file called NAME{SUFFIX}.", found=path.name,
-                command=f"mv {path.name} {path.stem}{SUFFIX}",
+                command=f"mv {quoted(path.name)} {quoted(path.stem + SUFFIX)}",
             )  # fmt: skip
         return Opened(path.parent, path.stem)
     if not path.is_dir():
@@ -43,7 +43,7 @@ def open_path(path: Path) -> Opened:
                 f"There is no project {path}.",
                 expected="a project's file, or a folder of images",
                 hint="A folder of images becomes a project beside it:",
-                command=f"terrazzo label {path.with_suffix('')}",
+                command=f"terrazzo label {quoted(path.with_suffix(''))}",
             )
         raise MissingPathError(f"There is no {path}.", expected="a project's file, or a folder of images")
     if any(is_project(one) for one in path.glob(f"*{SUFFIX}") if one.is_file()):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from terrazzo.errors import MissingPathError, UnreadableFileError, UsageError, unknown_name
+from terrazzo.errors import MissingPathError, UnreadableFileError, UsageError, quoted, unknown_name
 from terrazzo.labelling.access import ROLES, Role
 from terrazzo.storage import replacing
 
@@ -70,7 +70,7 @@ def _refuse_open(path: Path) -> None:
             found=f"mode {stat.S_IMODE(mode):o}",
             expected="600",
             hint="If somebody may have read it, remove the file: new tokens are made.",
-            command=f"chmod 600 {path}",
+            command=f"chmod 600 {quoted(path)}",
         )
 
 

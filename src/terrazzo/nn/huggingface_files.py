@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from terrazzo.classes import Classes
-from terrazzo.errors import UnsafeFileError, UsageError, WeightsError
+from terrazzo.errors import UnsafeFileError, UsageError, WeightsError, quoted
 from terrazzo.nn import segformer_files
 from terrazzo.nn.files import (
     CONFIG,
@@ -70,7 +70,7 @@ def build(
             found=f"model_type {kind!r}",
             expected="a network that gives logits, such as SegFormer, UPerNet, BEiT, DPT or MobileViT",
             hint="It predicts and is evaluated as it is:",
-            command=f"terrazzo evaluate {source} --data DATA",
+            command=f"terrazzo evaluate {quoted(source)} --data DATA",
         )
     processor = processor_of(folder)
     config = built_config(values, where=str(source), num_classes=num_classes, channels=channels)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from terrazzo.errors import MissingPathError, UnreadableFileError, UnsafeFileError
+from terrazzo.errors import MissingPathError, UnreadableFileError, UnsafeFileError, quoted
 from terrazzo.nn.pickled import Answer, Data, HarmfulError, Inert, Machine, MalformedError, Name, read_pickle
 from terrazzo.nn.pickled_values import FILLED, PLAIN
 
@@ -408,7 +408,7 @@ def _no_torch_file(path: Path, data: mmap.mmap) -> UnreadableFileError:
         return UnreadableFileError(
             f"{path} is a safetensors file with another ending.",
             hint="Give it its own, and it opens:",
-            command=f"mv {path} {path.with_suffix('.safetensors')}",
+            command=f"mv {quoted(path)} {quoted(path.with_suffix('.safetensors'))}",
         )
     if data[257:262] == b"ustar":
         return _damaged(path, "a tar archive, the form of torch 0.1; nobody reads it any more")

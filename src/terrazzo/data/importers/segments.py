@@ -26,7 +26,7 @@ from terrazzo.data.importers.fetching import is_address
 from terrazzo.data.importers.planning import SHOWN, Pair, Piece, Plan, Wanted, refuse_missing
 from terrazzo.data.importers.segments_files import Bitmap, Fetched, Local, Seen, Values, image_suffix
 from terrazzo.data.importers.segments_json import STATUSES, Item, Release, read_release
-from terrazzo.errors import DatasetFormatError, UsageError, unknown_name
+from terrazzo.errors import DatasetFormatError, UsageError, quoted, unknown_name
 
 NAME = "Segments.ai"
 ANNOTATIONS = ("bitmap",)
@@ -194,7 +194,7 @@ def _refuse_addresses(items: Iterable[Item], root: Path, *, download: bool) -> N
             f"{root} names {len(web):,} files at addresses; nothing is fetched unless you say so.",
             found=f"files on {', '.join(sorted({url.split('/')[2].rpartition('@')[2] for url in web})[:SHOWN])}",
             hint="To fetch them:",
-            command=f"terrazzo import segments {root} --out DIR --download --workers 8",
+            command=f"terrazzo import segments {quoted(root)} --out DIR --download --workers 8",
         )
 
 

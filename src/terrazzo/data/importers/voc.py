@@ -30,7 +30,7 @@ from terrazzo.data.description import Description
 from terrazzo.data.importers.colors import Colored
 from terrazzo.data.importers.downloads import read
 from terrazzo.data.importers.planning import Pair, Piece, Plan, Wanted, refuse_missing
-from terrazzo.errors import DatasetFormatError, MaskValueError, MissingExtraError, MissingPathError
+from terrazzo.errors import DatasetFormatError, MaskValueError, MissingExtraError, MissingPathError, quoted
 from terrazzo.images import encode_mask
 
 NAME = "PASCAL VOC"
@@ -259,7 +259,7 @@ def _devkit(root: Path) -> Path:
             f"{root} holds several years of {NAME}.",
             found=", ".join(str(base) for base in found),
             hint="Import one of them:",
-            command=f"terrazzo import voc {found[-1]} --out DIR",
+            command=f"terrazzo import voc {quoted(found[-1])} --out DIR",
         )
     archives = sorted(path.name for path in root.glob("*.tar"))
     raise DatasetFormatError(
@@ -267,7 +267,7 @@ def _devkit(root: Path) -> Path:
         found=", ".join(archives) if archives else "no ImageSets/Segmentation",
         expected=LAYOUT,
         hint="Its .tar must be unpacked first:" if archives else None,
-        command=f"tar -xf {archives[0]}" if archives else None,
+        command=f"tar -xf {quoted(archives[0])}" if archives else None,
     )
 
 
