@@ -5,8 +5,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import terrazzo as tz
+from killable import Small, train_or_go_on
 from terrazzo import errors
-from terrazzo.nn.segformer import SegFormer, Size
 from terrazzo.recipe import Recipe, load
 from terrazzo.run import Run
+from warm import start
 
 SHORT = (
     "train.steps=12",
@@ -61,15 +60,6 @@ class Wide(Dots):
         super().__init__()
         self.features = nn.Conv2d(3, 4000, 3, stride=8, padding=1)
         self.score = nn.Conv2d(4000, 3, 1)
-
-
-class Small(SegFormer):
-    """A SegFormer with everything a big one has (attention, drop path, dropout, batch norm) and few weights."""
-
-    def __init__(self) -> None:
-        torch.manual_seed(7)
-        size = Size((1, 1, 1, 2), (8, 8, 16, 16), 16, num_heads=(1, 1, 2, 2))
-        super().__init__(size, 3, mean=(0.5,) * 3, std=(0.2,) * 3, dropout=0.1, drop_path=0.3)
 
 
 def settings(*overrides: str) -> list[str]:
@@ -234,59 +224,33 @@ def test_a_killed_run_goes_on_bit_for_bit(
     run, exact = tmp_path / "run", (*EXACT, f"train.steps={steps}")
     if steps != unstopped.step:
         unstopped = train(boxes, tmp_path / "unstopped", *exact, network=Small())
-    script = tmp_path / "train.py"
-    script.write_text(
-        TRAIN.format(
-            tests=str(Path(__file__).parent), boxes=str(boxes), run=str(run), settings=settings(*exact)
-        )
-    )
     drawn = random.Random(kills)
     killed = cut_short = 0
     for _ in range(10 * kills):
         if not (run / "recipe.json").exists():  # killed before there was a run
             shutil.rmtree(run, ignore_errors=True)
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start(train_or_go_on, boxes, run, settings(*exact), said=tmp_path / "said")
         if killed < kills:
             at = newest_step(run) + drawn.choice((1, 1, 1, 2))
-            while (
-                process.poll() is None and newest_step(run) < at
-            ):  # a moment within the work, not the imports
+            while process.is_alive() and newest_step(run) < at:  # a moment within the work, not the imports
                 time.sleep(0.005)
             if killed % 2:
-                while process.poll() is None and not being_written(run):
+                while process.is_alive() and not being_written(run):
                     time.sleep(0.0005)
             else:
                 time.sleep(drawn.random() * 0.1)
             process.kill()
             killed += 1
-        _, said = process.communicate(timeout=120)
+        process.join(120)
         cut_short += bool(being_written(run))
-        if process.returncode == 0:
+        if process.exitcode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, said
+        assert process.exitcode == -signal.SIGKILL, (tmp_path / "said").read_text()
     assert killed == kills
-    assert process.returncode == 0
+    assert process.exitcode == 0
     assert cut_short or kills < 20
     assert not being_written(run)  # what was cut short is swept away
     assert_equal_runs(unstopped, Run.open(run), steps)
-
-
-TRAIN = """
-import sys
-sys.path.insert(0, {tests!r})
-import terrazzo as tz
-from pathlib import Path
-from test_training import Small
-is_there = (Path({run!r}) / "recipe.json").exists()
-new = dict(recipe="segformer-b0-scratch", data={boxes!r}, out={run!r}, overrides={settings!r})
-what = dict(resume={run!r}) if is_there else new
-tz.train(**what, network=Small(), device="cpu", quiet=True)
-"""
 
 
 def being_written(run: Path) -> list[str]:

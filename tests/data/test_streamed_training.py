@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from terrazzo.data.transforms import DataConfig, TrainTransform
 from terrazzo.evaluation import measure
 from terrazzo.inference import Predictor
 from terrazzo.run import Run
+from warm import start
 
 # batches --------------------------------------------------------------------------------------------------
 
@@ -88,25 +87,16 @@ def test_an_epoch_reads_each_row_group_about_once_and_holds_few(
 
 # training -------------------------------------------------------------------------------------------------
 
-TRAIN = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from streamed import train
-train({data!r}, Path({run!r}))
-"""
-
 
 def test_a_streamed_training_that_is_killed_goes_on_bit_for_bit(shelf: Path, tmp_path: Path) -> None:
     unstopped = train(shelf, tmp_path / "unstopped")
-    script = TRAIN.format(tests=str(Path(__file__).parents[1]), data=str(shelf), run=str(tmp_path / "killed"))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    process = start(train, shelf, tmp_path / "killed", said=tmp_path / "said")
     checkpoints = tmp_path / "killed" / "checkpoints"
-    while process.poll() is None and not (checkpoints / "step-00000003").exists():
+    while process.is_alive() and not (checkpoints / "step-00000003").exists():
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL, said
+    process.kill()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "said").read_text()
     killed = Run.open(tmp_path / "killed")
     assert 3 <= killed.step < 8
     resumed = tz.train(resume=killed.path, network=Dots(), device="cpu", quiet=True)
