@@ -172,6 +172,16 @@ def test_a_recipe_chooses_backbone_and_stride():
     assert network.align_corners is True
 
 
+@pytest.mark.parametrize("name", ["pspnet", "fcn", "deeplabv3", "deeplabv3plus"])
+def test_heads_of_dilated_maps_take_a_backbone_of_one_stride(name: str):
+    config = ModelConfig(name, backbone="mit_b0", output_stride=32)
+    network = build(config, num_classes=3).eval()
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, 64, 96)).logits.shape[:2] == (1, 3)
+    if name.startswith("deeplab"):  # of the published rates, those for a map at stride 32
+        assert SPECS[name](config)["head"]["dilations"] == [1, 3, 6, 9]
+
+
 @pytest.mark.parametrize("name", sorted(RESNETS))
 def test_every_resnet_has_a_name(name: str):
     spec = backbone_spec(name, 32, ModelConfig())

@@ -53,7 +53,7 @@ def deeplabv3(config: "ModelConfig") -> Spec:
     if config.backbone == UNET:
         return _on_unet("deeplabv3", config, {"channels": 16, "dilations": DILATIONS[8]})
     backbone, quarter = _dilated(config)
-    dilations = DILATIONS[backbone["output_stride"]]
+    dilations = DILATIONS[backbone.get("output_stride", 32)]
     head = {"channels": 512 // quarter, "in_index": 3, "dilations": dilations}
     return _spec("deeplabv3", config, backbone, head, _auxiliary(quarter))
 
@@ -61,7 +61,7 @@ def deeplabv3(config: "ModelConfig") -> Spec:
 def deeplabv3plus(config: "ModelConfig") -> Spec:
     """DeepLabV3+ on a dilated ResNet."""
     backbone, quarter = _dilated(config)
-    dilations = DILATIONS[backbone["output_stride"]]
+    dilations = DILATIONS[backbone.get("output_stride", 32)]
     head = {"channels": 512 // quarter, "c1_channels": 48 // quarter, "in_index": 3, "dilations": dilations}
     return _spec("deeplabv3plus", config, backbone, head, _auxiliary(quarter))
 
