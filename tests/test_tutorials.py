@@ -37,6 +37,7 @@ from terrazzo.data.importers import ade20k, bdd100k
 from terrazzo.data.scenes import SCENE_CLASSES, scenes, write_scenes
 from terrazzo.data.table import open_saved
 from terrazzo.nn import specs
+from terrazzo.nn.segformer import SIZES, Size
 from terrazzo.video import new_video
 from voc_tree import write_sbd, write_voc
 
@@ -86,6 +87,9 @@ construction-fenceguardrail construction-bridge construction-tunnel construction
 object-trafficsign object-trafficlight nature-vegetation nature-terrain sky void-ground void-dynamic void-static
 void-unclear
 """  # the names of segments/sidewalk-semantic, by raw id
+NARROW = Size(
+    (1, 1, 1, 1), (8, 16, 24, 32), 32, num_heads=(1, 2, 3, 4)
+)  # a SegFormer of a few thousand parameters
 Train = training.train
 BACKBONE_SPEC = specs.backbone_spec
 
@@ -132,6 +136,13 @@ def narrow(*words: Any) -> dict[str, Any]:
 def is_deep(recipe: Any) -> bool:
     """A ResNet of 50 or 101 layers, which takes its time on a CPU whatever the images' size."""
     return (recipe.model.backbone or "").startswith(("resnet50", "resnet101"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow_segformers() -> Iterator[None]:
+    """SegFormers of every name have the same four stages here, and a thousandth of the work."""
+    with patch.dict(SIZES, dict.fromkeys(SIZES, NARROW)):
+        yield
 
 
 @pytest.fixture(scope="module")
