@@ -11,6 +11,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import pytest
@@ -191,3 +192,12 @@ def tiny_model(boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, network.eval(), classes=data.classes, preprocessing={"resize": "original"}, terrazzo=about
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_graph(tiny_model: Path) -> Any:
+    """The tiny model's network as an onnx.ModelProto, written once; not to be changed."""
+    from terrazzo.graphs import onnx_graph
+    from terrazzo.inference import load
+
+    return onnx_graph(load(tiny_model, backend="torch").network, channels=3)

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import torch
 from terrazzo import converted
 from terrazzo.converted import choose_backend
 from terrazzo.errors import MissingExtraError, UnknownNameError, UsageError, WeightsError
-from terrazzo.graphs import onnx_graph
 from terrazzo.inference import Predictor, load
 from terrazzo.runtimes import OnnxBackend, OpenVINOBackend
 
@@ -20,13 +20,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TERRAZZO_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("TERRAZZO_BACKEND")
     return tmp_path / "cache" / "graphs"
-
-
-@pytest.fixture(scope="module")
-def ready(tiny_model: Path) -> bytes:
-    """The tiny model's graph, made once."""
-    data: bytes = onnx_graph(load(tiny_model, backend="torch").network, channels=3).SerializeToString()
-    return data
 
 
 class Written:
@@ -47,9 +40,9 @@ class Written:
 
 
 @pytest.fixture
-def writing(ready: bytes, monkeypatch: pytest.MonkeyPatch) -> Written:
+def writing(tiny_graph: Any, monkeypatch: pytest.MonkeyPatch) -> Written:
     """Writing a graph costs nothing here, and is counted."""
-    written = Written(ready)
+    written = Written(tiny_graph.SerializeToString())
     monkeypatch.setattr(converted, "onnx_graph", written)
     return written
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +29,40 @@ from terrazzo.errors import (
     UsageError,
     WeightsError,
 )
-from terrazzo.exporting import export
+from terrazzo.exporting import Export, export
 from terrazzo.licences import NVIDIA_SEGFORMER, Ledger, Origin
-
-_made: dict[Any, Any] = {}
-WRITE = exporting.onnx_graph
+from terrazzo.nn.segformer import SegFormer
 
 
-@pytest.fixture(autouse=True)
-def once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def once(tiny_graph: Any) -> Iterator[None]:
     """The network is the same in every test here: its graph is written once for each size and form."""
+    made = {(SegFormer, None): tiny_graph}
+    plain = exporting.onnx_graph
 
     def write(network: Any, *, channels: int, size_hw: Any = None) -> Any:
         key = type(network), size_hw
-        if key not in _made:
-            _made[key] = WRITE(network, channels=channels, size_hw=size_hw)
-        return copy.deepcopy(_made[key])
+        if key not in made:
+            made[key] = plain(network, channels=channels, size_hw=size_hw)
+        return copy.deepcopy(made[key])
 
-    monkeypatch.setattr(exporting, "onnx_graph", write)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "onnx_graph", write)
+        yield
 
 
 @pytest.fixture(scope="module")
 def onnx_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "onnx"
-    network = tz.load(tiny_model).network
-    plain = _made[type(network), None] = WRITE(network, channels=3)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "onnx_graph", lambda *a, **k: copy.deepcopy(plain))
-        export(tiny_model, out, format="onnx", quiet=True)
+    export(tiny_model, out, format="onnx", quiet=True)
     return out
+
+
+@pytest.fixture(scope="module")
+def int8_for_openvino(tiny_model: Path, boxes: Path, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """The robot of the tutorial."""
+    out = tmp_path_factory.mktemp("exported") / "robot"
+    return export(tiny_model, out, format="openvino", precision="int8", data=boxes, quiet=True)
 
 
 def street(height: int, width: int) -> NDArray[np.uint8]:
@@ -116,16 +122,16 @@ def test_a_graph_carried_away_alone_still_knows_its_classes(onnx_folder: Path, t
 
 
 def test_int8_is_a_quarter_of_the_file_and_loses_little(
-    tiny_model: Path, boxes: Path, tmp_path: Path, onnx_folder: Path
+    tiny_model: Path, boxes: Path, tmp_path: Path, int8_for_openvino: Export
 ) -> None:
-    for format in ("onnx", "openvino"):
-        done = export(tiny_model, tmp_path / format, format=format, precision="int8", data=boxes, quiet=True)
+    words = {"precision": "int8", "data": boxes, "quiet": True}
+    for done in (export(tiny_model, tmp_path / "onnx", format="onnx", **words), int8_for_openvino):
         assert done.precision == "int8"
         assert done.proof.miou is not None
         assert done.proof.miou_exported is not None
         assert done.proof.miou - done.proof.miou_exported <= 0.01
         assert done.notes == ("Calibrated on 8 images of train.",)
-        small = tz.load(tmp_path / format)
+        small = tz.load(done.path)
         assert small.backend.endswith(", int8")
         for size in ((45, 70), (66, 40)):  # other rows and columns than it was calibrated on
             image = np.asarray(Image.open(boxes / "val" / "images" / "000.png").resize(size[::-1]))
@@ -357,7 +363,7 @@ def test_agreement_is_a_number_that_can_fail(tiny_model: Path) -> None:
 
 
 def test_the_tutorials_robot_serves_its_graph_and_is_asked_over_http(
-    tiny_model: Path, boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    int8_for_openvino: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from served import served
     from terrazzo.serving.line import Model
@@ -367,13 +373,12 @@ def test_the_tutorials_robot_serves_its_graph_and_is_asked_over_http(
     )
     asked = re.findall(r"<!-- not run: tests/test_exporting.py asks[^\n]*\n```sh\n(.*?)```", page, re.DOTALL)
     assert len(asked) == 1
-    export(tiny_model, tmp_path / "robot", format="openvino", precision="int8", data=boxes, quiet=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     Image.fromarray(street(48, 64)).save("photos/street.png")
     Path("photos/street.png").rename("photos/street.jpg")  # read by what it holds, not by its name
     with served() as server:
-        robot = tz.load(tmp_path / "robot")
+        robot = tz.load(int8_for_openvino.path)
         server.service.models["robot"] = Model("robot", robot)
         if shutil.which("curl") is None:
             pytest.skip("no curl")

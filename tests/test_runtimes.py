@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +33,9 @@ def network(tiny_model: Path) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def graph(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def graph(tiny_graph: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("graph") / "tiny.onnx"
-    file.write_bytes(onnx_graph(network, channels=3).SerializeToString())
+    file.write_bytes(tiny_graph.SerializeToString())
     return file
 
 
