@@ -4,6 +4,7 @@
 
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from terrazzo import planned_reads
 from terrazzo.data import open_dataset
 from terrazzo.data.cache import SampleCache
-from terrazzo.data.decoded import DecodedSamples
+from terrazzo.data.decoded import SHARE, DecodedSamples
 from terrazzo.data.order import Shuffled
 from terrazzo.data.sampling import Balanced, Rarity
 from terrazzo.planned_reads import Reads, reads_of
@@ -124,3 +125,20 @@ def test_what_an_earlier_training_left_on_the_disk_is_not_decoded_again(
 def test_where_nothing_is_kept_everything_is_decoded(boxes: Path, overrides: tuple[str, ...]) -> None:
     reads = reads_of(open_dataset(boxes), recipe(*overrides), Rarity())
     assert reads.decoded(1000) == pytest.approx(1000)
+
+
+@pytest.mark.parametrize("room", [0.4, 0.8, 3.0])
+def test_as_many_have_room_on_the_disk_as_then_find_it(
+    boxes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: float
+) -> None:
+    monkeypatch.setenv("TERRAZZO_CACHE", str(tmp_path / "cache"))
+    data = open_dataset(boxes)
+    split = data["train"]
+    height, width = split.size_hw(0)
+    free = int(room * len(split) * height * width * 4) * SHARE
+    monkeypatch.setattr("terrazzo.data.decoded.shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    said = reads_of(data, recipe("data.cache=disk"), Rarity())
+    assert said.kept == pytest.approx(min(1.0, room), rel=1e-4)  # bytes are whole
+    DecodedSamples(split, key=cache_key(data, split))
+    then = reads_of(data, recipe("data.cache=disk"), Rarity()).kept
+    assert then <= said.kept and then == pytest.approx(said.kept, abs=1.5 / len(split))  # whole images
