@@ -101,8 +101,9 @@ def test_requests_run_beside_each_other() -> None:
         one.start()
     for one in threads:
         one.join()
-    for number, same in answers.items():
-        assert len(same) == 4 and all(np.array_equal(one, expected[number]) for one in same)
+    for number, same in answers.items():  # torch computes a product otherwise where a thread has one core
+        assert len(same) == 4
+        assert all(np.abs(one - expected[number]).max() < 1e-4 * expected[number].std() for one in same)
 
 
 def test_it_is_cut_where_that_is_worth_it_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:

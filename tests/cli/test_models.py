@@ -46,7 +46,9 @@ def test_train_prints_where_the_run_is_and_how_good(
     monkeypatch.setattr(training, "train", finished)
     code, out, _ = terrazzo("train", "a", "train.steps=2", "--data", boxes, "--seed", "7")
     assert code == 0
-    assert out.startswith(f"{boxes_run}: 2 steps, best 0.")
+    best = Run.open(boxes_run).best
+    assert best is not None  # in percent, as tables have it
+    assert out.startswith(f"{boxes_run}: 2 steps, best mIoU {100 * best['miou']:.2f} at step {best['step']}")
 
 
 def test_a_stopped_training_says_how_to_go_on_and_exits_by_its_signal(
