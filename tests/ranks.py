@@ -351,6 +351,11 @@ def leave(code: int) -> None:
     os._exit(code)
 
 
+def whole_pool() -> None:
+    """Give a forked process its own pool of torch's, while it has one thread: two that ask first find none."""
+    torch.set_num_threads(torch.get_num_threads())
+
+
 def fork(world: int, name: str, folder: Path, data: Path) -> list[int]:
     """Run a case in `world` processes; return their exit codes."""
     global RANK, WORLD
@@ -365,6 +370,7 @@ def fork(world: int, name: str, folder: Path, data: Path) -> list[int]:
             children.append(child)
             continue
         RANK, WORLD = rank, world
+        whole_pool()
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world),
                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}  # fmt: skip
         said = os.open(folder / f"{name}-{world}.{rank}.err", os.O_WRONLY | os.O_CREAT)

@@ -34,6 +34,11 @@ def start(function: Callable[..., Any], *args: object, said: Path) -> BaseProces
 
 def _call(function: Callable[..., Any], args: tuple[object, ...], said: Path) -> None:
     os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    import torch
+
+    torch.set_num_threads(
+        torch.get_num_threads()
+    )  # a pool of its own, while one thread asks: two would find none
     try:
         function(*args)
     except BaseException:
